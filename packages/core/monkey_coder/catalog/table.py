@@ -1,0 +1,76 @@
+"""The catalog as arrays: one column per model, so that gates and strategies work on whole batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monkey_coder.models import TASK_TYPES
+
+CAPABILITIES = ("tools", "vision", "json_mode", "reasoning")
+"""Columns of `ModelTable.capabilities`."""
+
+
+@dataclass(frozen=True)
+class ModelTable:
+    """Models as columns of arrays; built by the catalog, by live profiles, or from an outcome table.
+
+    Attributes:
+        refs: M model refs, unique.
+        input_usd: (M,) USD per input token.
+        output_usd: (M,) USD per output token.
+        request_usd: (M,) USD per call on top of the tokens.
+        context_window: (M,) tokens of prompt and answer together.
+        max_output: (M,) tokens of answer.
+        capabilities: (M, len(CAPABILITIES)) bool.
+        regions: M frozen sets of region and privacy tags.
+        success: (len(TASK_TYPES), M) P(success) for each task type, 0..1.
+        evidence: (len(TASK_TYPES), M) how many outcomes that is worth.
+        latency_s: (M,) expected seconds of one call.
+        available: (M,) False while a breaker is open or an operator drains the model.
+    """
+
+    refs: tuple[str, ...]
+    input_usd: NDArray[np.float64]
+    output_usd: NDArray[np.float64]
+    request_usd: NDArray[np.float64]
+    context_window: NDArray[np.int64]
+    max_output: NDArray[np.int64]
+    capabilities: NDArray[np.bool_]
+    regions: tuple[frozenset[str], ...]
+    success: NDArray[np.float32]
+    evidence: NDArray[np.float32]
+    latency_s: NDArray[np.float32]
+    available: NDArray[np.bool_]
+    providers: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if len(set(self.refs)) != len(self.refs):
+            raise ValueError("model refs must be unique")
+        expected = {
+            "input_usd": (len(self.refs),),
+            "output_usd": (len(self.refs),),
+            "request_usd": (len(self.refs),),
+            "context_window": (len(self.refs),),
+            "max_output": (len(self.refs),),
+            "capabilities": (len(self.refs), len(CAPABILITIES)),
+            "success": (len(TASK_TYPES), len(self.refs)),
+            "evidence": (len(TASK_TYPES), len(self.refs)),
+            "latency_s": (len(self.refs),),
+            "available": (len(self.refs),),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
+        object.__setattr__(self, "providers", tuple(ref.partition("/")[0] for ref in self.refs))
+
+    def __len__(self) -> int:
+        return len(self.refs)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Column of each ref."""
+        return {ref: column for column, ref in enumerate(self.refs)}

@@ -1,0 +1,1 @@
+"""Gary8D, the heuristic router, and the text analysis that it shares with the engine."""

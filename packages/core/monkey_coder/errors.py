@@ -1,0 +1,157 @@
+"""Every error a caller can meet, as one small tree; each class carries its HTTP status and stable code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from monkey_coder.models import Exclusion, Problem
+
+
+class RouterError(Exception):
+    """Base of all errors that a caller caused or must know about.
+
+    Attributes:
+        status: HTTP status of the answer.
+        code: Stable identifier a program may match on.
+        retry_after_s: Seconds after which trying again makes sense, or None.
+    """
+
+    status: ClassVar[int] = HTTPStatus.INTERNAL_SERVER_ERROR
+    code: ClassVar[str] = "internal_error"
+    retry_after_s: float | None = None
+
+    def extensions(self) -> Mapping[str, Any]:
+        """Further members of the problem document."""
+        return {}
+
+    def problem(self) -> Problem:
+        """Render as an RFC 9457 problem document."""
+        return Problem(
+            title=HTTPStatus(self.status).phrase,
+            status=int(self.status),
+            code=self.code,
+            detail=str(self),
+            **self.extensions(),
+        )
+
+
+class InvalidRequestError(RouterError):
+    """The request is malformed; ``fields`` names each place and what is wrong there."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "invalid_request"
+
+    def __init__(self, detail: str, fields: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(detail)
+        self.fields = tuple(fields)
+
+    def extensions(self) -> Mapping[str, Any]:
+        return {"errors": [dict(field) for field in self.fields]} if self.fields else {}
+
+
+class InvalidJsonError(InvalidRequestError):
+    """The body is not JSON at all."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "invalid_json"
+
+
+class BodyTooLargeError(RouterError):
+    """The body exceeds the configured limit."""
+
+    status = HTTPStatus.CONTENT_TOO_LARGE if hasattr(HTTPStatus, "CONTENT_TOO_LARGE") else 413
+    code = "body_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the body is larger than the limit of {limit_bytes} bytes")
+
+
+class UnknownModelError(RouterError):
+    """A model ref that is not in the catalog."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "unknown_model"
+
+    def __init__(self, field: str, ref: str, suggestions: Sequence[str] = ()) -> None:
+        hint = f"; did you mean {', '.join(suggestions)}?" if suggestions else ""
+        super().__init__(f"{field}: {ref!r} is not in the catalog{hint}")
+        self.field = field
+        self.ref = ref
+
+    def extensions(self) -> Mapping[str, Any]:
+        return {"errors": [{"field": self.field, "message": f"unknown model {self.ref!r}"}]}
+
+
+class UnknownStrategyError(RouterError):
+    """A strategy name that nothing is registered under."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "unknown_strategy"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"quantum_config.strategies: {name!r} is not one of {', '.join(known)}")
+
+
+class NoEligibleModelError(RouterError):
+    """Every model of the catalog was excluded by a gate."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "no_eligible_model"
+
+    def __init__(self, excluded: Sequence[Exclusion]) -> None:
+        super().__init__(f"all {len(excluded)} models of the catalog are excluded; see `excluded` for each reason")
+        self.excluded = tuple(excluded)
+
+    def extensions(self) -> Mapping[str, Any]:
+        return {"excluded": [exclusion.model_dump() for exclusion in self.excluded]}
+
+
+class AllUnavailableError(NoEligibleModelError):
+    """Models would fit, but none of them is available just now."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "all_models_unavailable"
+    retry_after_s = 5.0
+
+
+class OverloadedError(RouterError):
+    """The queue is full; the request was not looked at."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "overloaded"
+    retry_after_s = 1.0
+
+    def __init__(self) -> None:
+        super().__init__("the queue is full; try again after the time in Retry-After")
+
+
+class CatalogError(RouterError):
+    """A catalog file that cannot be used; the message names file, model and mend."""
+
+    code = "invalid_catalog"
+
+
+class SettingsError(RouterError):
+    """Settings that contradict each other or are unsafe; the message says what to change."""
+
+    code = "invalid_settings"
+
+
+class OutcomeTableError(RouterError):
+    """An outcome table with a line that cannot be read; the message names file and line."""
+
+    code = "invalid_outcome_table"
+
+
+class PolicyError(RouterError):
+    """A policy file that cannot be loaded: missing, damaged, or made for another state encoding."""
+
+    code = "invalid_policy"
+
+
+class TrainingDivergedError(RouterError):
+    """Training was stopped because it diverged; nothing was published."""
+
+    code = "training_diverged"

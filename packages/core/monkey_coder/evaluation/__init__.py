@@ -1,0 +1,1 @@
+"""Comparing routers by the rules of docs/evaluation.md."""

@@ -1,0 +1,145 @@
+"""What the parts of the engine agree on: the batch they look at, the opinions they return, and the ports.
+
+All arrays of one batch share two axes: requests (B rows) and the models of the catalog (M columns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monkey_coder.catalog.table import ModelTable
+from monkey_coder.models import RouteRequest, RoutingDecision
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+Clock = Callable[[], float]
+"""Monotonic seconds; only differences mean something."""
+
+UNTRIED, REJECTED, ACCEPTED = 0, -1, 1
+"""Values of `RouteBatch.attempts`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteBatch:
+    """Everything a strategy may look at, for a batch of requests.
+
+    Attributes:
+        table: The models, one a column.
+        state: (B, S) encoded request; see `monkey_coder.quantum.state_encoder` for the layout.
+        embedding: (B, D) static embedding of the prompt, unit length (all zero for text without tokens).
+        model_features: (M, F) encoded model; same source.
+        task: (B,) index into `monkey_coder.models.TASK_TYPES`.
+        complexity: (B,) 0..1.
+        candidates: (B, M) whether the model passed every gate.
+        attempts: (B, M) int8: UNTRIED, REJECTED or ACCEPTED.
+        success: (B, M) prior P(success) of each model for the request's task type.
+        evidence: (B, M) how many outcomes that prior is worth.
+        cost_usd: (B, M) expected cost of one attempt in USD.
+        latency_s: (B, M) expected latency of one attempt in seconds.
+        cost_weight: (B,) lambda, success per USD.
+        latency_weight: (B,) mu, success per second.
+        quality_floor: (B,) lowest acceptable P(success); 0 where there is none.
+    """
+
+    table: ModelTable
+    state: FloatArray
+    embedding: FloatArray
+    model_features: FloatArray
+    task: IntArray
+    complexity: FloatArray
+    candidates: BoolArray
+    attempts: NDArray[np.int8]
+    success: FloatArray
+    evidence: FloatArray
+    cost_usd: FloatArray
+    latency_s: FloatArray
+    cost_weight: FloatArray
+    latency_weight: FloatArray
+    quality_floor: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One strategy's opinion on every candidate of a batch.
+
+    Attributes:
+        utility: (B, M) expected utility in successes (reward.py): comparable between strategies, at most 1.
+        confidence: (B,) how far the strategy trusts its own ranking, 0..1.
+        abstains: (B,) requests on which the strategy has no opinion; its other entries there mean nothing.
+        success: (B, M) calibrated P(success), or None when the strategy does not estimate one.
+        evidence: (B, M) outcomes behind `success`, which set the width of its interval, or None.
+    """
+
+    utility: FloatArray
+    confidence: FloatArray
+    abstains: BoolArray
+    success: FloatArray | None = None
+    evidence: FloatArray | None = None
+
+
+class Strategy(Protocol):
+    """A plug-in that scores all candidates of a batch in one vectorised call.
+
+    Asking changes nothing: a strategy is stateless between calls, or swaps whole snapshots.
+    """
+
+    name: ClassVar[str]
+
+    def score(self, batch: RouteBatch) -> Scores:
+        """Return an opinion on every request; entries of models that are no candidates are ignored."""
+        ...
+
+
+class TextEmbedder(Protocol):
+    """Turns texts into vectors, the same ones in every process."""
+
+    dimensions: int
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """Return (len(texts), dimensions) unit vectors; a text without known tokens is all zero."""
+        ...
+
+
+class RoutingEngine(Protocol):
+    """The quantum engine as the Gary8D router sees it: handed in, never imported."""
+
+    def route(self, request: RouteRequest) -> RoutingDecision:
+        """Decide one request.
+
+        Raises:
+            RouterError: No model is eligible, or the request names something unknown.
+        """
+        ...
+
+
+class DecisionListener(Protocol):
+    """Gets one event per decision: metrics, the decision log, the live feed."""
+
+    def on_decided(self, event: DecisionEvent) -> None:
+        """Take note; must be quick and must not raise."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionEvent:
+    """One decision, as the listeners see it. Holds no prompt text.
+
+    Attributes:
+        answer: The answer in contract form (design section 7).
+        duration_s: From arrival in the batcher to the answer.
+        batch_size: How many requests were decided together.
+    """
+
+    answer: dict[str, Any]
+    duration_s: float
+    batch_size: int

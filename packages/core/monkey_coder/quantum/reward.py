@@ -1,0 +1,62 @@
+"""The one formula that everything maximises (design section 6).
+
+For one attempt ``utility = P(success) - lambda * cost_usd - mu * latency_s``. Lambda (success per USD) and
+mu (success per second) come from the request: ``value_usd`` gives ``lambda = 1 / value_usd`` and ``mu = 0``;
+the weights give ``lambda = (cost / quality) / cost_ref`` and ``mu = (latency / quality) / latency_ref``, where
+the references are the expected cost of the dearest and the latency of the slowest candidate of the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monkey_coder.models import Preferences
+
+
+def reference_weights(
+    preferences: Sequence[Preferences], cost_ref: NDArray[np.floating], latency_ref: NDArray[np.floating]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Turn preferences into prices of money and time.
+
+    Args:
+        preferences: One per request (B).
+        cost_ref: (B,) USD of the dearest candidate; where it is 0, cost cannot differ and weighs nothing.
+        latency_ref: (B,) seconds of the slowest candidate; where it is 0, likewise.
+
+    Returns:
+        (B,) lambda in success per USD, and (B,) mu in success per second.
+    """
+    rows = [
+        (1.0 / p.value_usd, 0.0, 0.0) if p.value_usd is not None else (0.0, p.cost / p.quality, p.latency / p.quality)
+        for p in preferences
+    ]
+    fixed, cost, latency = np.array(rows, dtype=np.float64).reshape(-1, 3).T
+    per_usd = fixed + np.divide(cost, cost_ref, out=np.zeros_like(cost), where=cost_ref > 0)
+    per_second = np.divide(latency, latency_ref, out=np.zeros_like(latency), where=latency_ref > 0)
+    return per_usd.astype(np.float32), per_second.astype(np.float32)
+
+
+def utility(
+    success: NDArray[np.floating],
+    cost_usd: NDArray[np.floating],
+    latency_s: NDArray[np.floating],
+    cost_weight: NDArray[np.floating],
+    latency_weight: NDArray[np.floating],
+) -> NDArray[np.float32]:
+    """Expected utility in successes, at most 1.
+
+    Args:
+        success: (B, M) P(success), or the observed success or quality of an outcome, 0..1.
+        cost_usd: (B, M) cost of the attempt in USD.
+        latency_s: (B, M) latency of the attempt in seconds.
+        cost_weight: (B,) lambda, success per USD.
+        latency_weight: (B,) mu, success per second.
+
+    Returns:
+        (B, M) utilities.
+    """
+    value = success - cost_weight[:, None] * cost_usd - latency_weight[:, None] * latency_s
+    return np.asarray(value, dtype=np.float32)
