@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from monkey_coder.models import Exclusion, Problem
 
 
@@ -47,6 +49,7 @@ class InvalidRequestError(RouterError):
         super().__init__(detail)
         self.fields = tuple(fields)
 
+    @override
     def extensions(self) -> Mapping[str, Any]:
         return {"errors": [dict(field) for field in self.fields]} if self.fields else {}
 
@@ -80,6 +83,7 @@ class UnknownModelError(RouterError):
         self.field = field
         self.ref = ref
 
+    @override
     def extensions(self) -> Mapping[str, Any]:
         return {"errors": [{"field": self.field, "message": f"unknown model {self.ref!r}"}]}
 
@@ -104,6 +108,7 @@ class NoEligibleModelError(RouterError):
         super().__init__(f"all {len(excluded)} models of the catalog are excluded; see `excluded` for each reason")
         self.excluded = tuple(excluded)
 
+    @override
     def extensions(self) -> Mapping[str, Any]:
         return {"excluded": [exclusion.model_dump() for exclusion in self.excluded]}
 
