@@ -1,0 +1,80 @@
+"""Scoring models by an objective: the one formula that the objective strategies share (T2.3.1).
+
+Each objective bends the request's own preferences a little and then maximises the utility of `reward.py`:
+
+* BALANCED takes the request at its word.
+* COST_EFFICIENT satisfices: quality beyond "good enough" earns nothing, and money weighs more.
+* PERFORMANCE wants the answer right and soon: money weighs less, time more.
+* TASK_OPTIMIZED matches models to the difficulty of the task: the harder it looks, the more a weak model's
+  chances shrink. Difficulty shifts the log-odds of every model alike, as in the one-parameter item response
+  model (Rasch, 1960).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from monkey_coder.ports import FloatArray, RouteBatch
+from monkey_coder.quantum.reward import utility
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """How an objective bends a request's preferences.
+
+    Attributes:
+        cost_scale: Factor on lambda.
+        cost_extra: Added to lambda, in success per price of the dearest candidate.
+        latency_scale: Factor on mu.
+        good_enough: Success above the best candidate's minus this margin earns nothing more; None: no cap.
+        difficulty_logits: By how many logits the chances fall between complexity 0 and 1; neutral at 0.5.
+    """
+
+    cost_scale: float = 1.0
+    cost_extra: float = 0.0
+    latency_scale: float = 1.0
+    good_enough: float | None = None
+    difficulty_logits: float = 0.0
+
+
+BALANCED: Final = Objective()
+COST_EFFICIENT: Final = Objective(cost_scale=2.0, cost_extra=0.1, good_enough=0.1)
+PERFORMANCE: Final = Objective(cost_scale=0.25, latency_scale=2.0)
+TASK_OPTIMIZED: Final = Objective(difficulty_logits=2.0)
+
+
+def objective_utility(batch: RouteBatch, objective: Objective) -> FloatArray:
+    """Score every model of a batch by an objective.
+
+    Args:
+        batch: Requests and models; entries of models that are no candidates are meaningless.
+        objective: How to bend the preferences.
+
+    Returns:
+        (B, M) utility in successes.
+    """
+    success = batch.success
+    if objective.difficulty_logits:
+        success = harder(success, objective.difficulty_logits * (batch.complexity - 0.5))
+    if objective.good_enough is not None:
+        best = np.where(batch.candidates, success, 0.0).max(axis=1)
+        success = np.minimum(success, np.maximum(best - objective.good_enough, batch.quality_floor)[:, None])
+    cost_weight = batch.cost_weight * objective.cost_scale
+    if objective.cost_extra:
+        dearest = np.where(batch.candidates, batch.cost_usd, 0.0).max(axis=1)
+        cost_weight = cost_weight + np.divide(
+            objective.cost_extra, dearest, out=np.zeros_like(dearest), where=dearest > 0
+        )
+    return utility(
+        success, batch.cost_usd, batch.latency_s, cost_weight, batch.latency_weight * objective.latency_scale
+    )
+
+
+def harder(success: FloatArray, logits: FloatArray) -> FloatArray:
+    """Lower chances by `logits` (B,) on the log-odds scale; negative logits raise them."""
+    chances = np.clip(success, 1e-4, 1.0 - 1e-4)
+    odds = chances / (1.0 - chances) * np.exp(-logits)[:, None]
+    return np.asarray(odds / (1.0 + odds), dtype=np.float32)

@@ -1,0 +1,192 @@
+"""From many opinions to one ranking (T2.2.2): pure, vectorised, and registered by name in `COLLAPSES`.
+
+All collapses see the same `Ballots` and return the same `Ranking`. Ties are broken by utility, then by the
+lower expected cost, then by catalog order, so that the same ballots always give the same ranking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monkey_coder.models import CollapseName
+from monkey_coder.ports import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Ballots:
+    """What the strategies said about a batch; S strategies, B requests, M models.
+
+    Attributes:
+        strategies: S names.
+        utility: (S, B, M) utilities; meaningless for models that are no candidates.
+        confidence: (S, B) each strategy's own confidence, 0..1.
+        reliability: (S, B) how far the strategy has deserved its confidence so far, at least 0.
+        voting: (S, B) False where a strategy was not asked, failed, came late or abstained.
+        arrival: (S,) rank of arrival, 0 first.
+        candidates: (B, M) models that passed every gate.
+        cost_usd: (B, M) expected cost, to break ties.
+    """
+
+    strategies: tuple[str, ...]
+    utility: FloatArray
+    confidence: FloatArray
+    reliability: FloatArray
+    voting: BoolArray
+    arrival: IntArray
+    candidates: BoolArray
+    cost_usd: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """One ranked decision for each request.
+
+    Attributes:
+        order: (B, M) columns, best first; models that are no candidates come last.
+        utility: (B, M) the collapsed utility by which exploration and explanations weigh the models.
+        confidence: (B,) 0..1.
+        decider: (B,) the strategy that carried the decision.
+        support: (B,) how many voting strategies put the winner first.
+        voters: (B,) how many strategies voted; 0 means that nobody did, and the other entries mean nothing.
+        majority: (B,) whether more than half of them put the winner first.
+    """
+
+    order: IntArray
+    utility: FloatArray
+    confidence: FloatArray
+    decider: IntArray
+    support: IntArray
+    voters: IntArray
+    majority: BoolArray
+
+
+Collapse = Callable[[Ballots], Ranking]
+
+
+def vote_weights(ballots: Ballots) -> FloatArray:
+    """(S, B) confidence times reliability of the voting strategies; equal where all of them weigh nothing."""
+    weights = np.where(ballots.voting, ballots.confidence * ballots.reliability, 0.0)
+    nothing = weights.sum(axis=0) <= 0.0
+    if nothing.any():
+        weights = np.where(nothing & ballots.voting, 1.0, weights)
+    return np.asarray(weights, dtype=np.float32)
+
+
+def mean_utility(ballots: Ballots, weights: FloatArray) -> FloatArray:
+    """(B, M) utilities averaged over the strategies."""
+    total = np.maximum(weights.sum(axis=0), 1e-12)
+    mean = np.einsum("sb,sbm->bm", weights, np.where(ballots.voting[:, :, None], ballots.utility, 0.0))
+    return np.asarray(mean / total[:, None], dtype=np.float32)
+
+
+def first_choices(ballots: Ballots) -> IntArray:
+    """(S, B) the column that each strategy puts first."""
+    return best_first(ballots.utility, ballots)[..., 0]
+
+
+def best_first(utility: NDArray[np.floating], ballots: Ballots) -> IntArray:
+    """Sort columns by falling utility, then rising cost, then catalog order; non-candidates last.
+
+    Args:
+        utility: (..., B, M).
+        ballots: For candidates and costs.
+
+    Returns:
+        (..., B, M) columns.
+    """
+    keyed = np.where(ballots.candidates, -utility, np.inf)
+    cost = np.broadcast_to(ballots.cost_usd, keyed.shape)
+    return np.lexsort((cost, keyed), axis=-1)
+
+
+def best_score(ballots: Ballots) -> Ranking:
+    """The strategy that is most confident, after its calibration, decides alone."""
+    decider = np.argmax(np.where(ballots.voting, vote_weights(ballots), -1.0), axis=0)
+    return _decided_by(decider, ballots)
+
+
+def first_success(ballots: Ballots) -> Ranking:
+    """The strategy that answered first decides alone."""
+    never = len(ballots.strategies)
+    decider = np.argmin(np.where(ballots.voting, ballots.arrival[:, None], never), axis=0)
+    return _decided_by(decider, ballots)
+
+
+def weighted(ballots: Ballots) -> Ranking:
+    """The mean of all opinions, weighted by confidence and reliability."""
+    mean = mean_utility(ballots, vote_weights(ballots))
+    return _ranked(best_first(mean, ballots), mean, ballots)
+
+
+def consensus(ballots: Ballots) -> Ranking:
+    """The model that most strategies put first; where that is no majority, the weighted best of the tied."""
+    mean = mean_utility(ballots, vote_weights(ballots))
+    votes = _votes(ballots)
+    most = votes.max(axis=1, keepdims=True)
+    tied = (votes == most) & ballots.candidates
+    ahead = best_first(np.where(tied, mean, -np.inf), ballots)[:, 0]
+    return _ranked(_move_to_front(best_first(mean, ballots), ahead), mean, ballots)
+
+
+def combined(ballots: Ballots) -> Ranking:
+    """Rank aggregation: models in the order of their weighted mean rank (Borda, 1784), ties by utility."""
+    weights = vote_weights(ballots)
+    mean = mean_utility(ballots, weights)
+    order = best_first(ballots.utility, ballots)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(order.shape[-1]), order.shape), axis=-1)
+    borda = np.einsum("sb,sbm->bm", weights, ranks) / np.maximum(weights.sum(axis=0), 1e-12)[:, None]
+    keyed = np.where(ballots.candidates, np.round(borda, 6), np.inf)
+    return _ranked(np.lexsort((ballots.cost_usd, -mean, keyed), axis=-1), mean, ballots)
+
+
+COLLAPSES: Final[Mapping[CollapseName, Collapse]] = {
+    "best_score": best_score,
+    "weighted": weighted,
+    "consensus": consensus,
+    "first_success": first_success,
+    "combined": combined,
+}
+
+
+def _decided_by(decider: IntArray, ballots: Ballots) -> Ranking:
+    rows = np.arange(len(decider))
+    utility = ballots.utility[decider, rows]
+    order = best_first(utility, ballots)
+    confidence = ballots.confidence[decider, rows]
+    voters = ballots.voting.sum(axis=0)
+    support = _support(order[:, 0], ballots)
+    return Ranking(order, utility, confidence, decider, support, voters, support * 2 > voters)
+
+
+def _ranked(order: IntArray, utility: FloatArray, ballots: Ballots) -> Ranking:
+    weights = vote_weights(ballots)
+    agrees = (first_choices(ballots) == order[:, 0]) & ballots.voting
+    share = np.where(agrees, weights, 0.0)
+    confidence = (share * ballots.confidence).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
+    decider = np.where(agrees.any(axis=0), np.argmax(share, axis=0), np.argmax(weights, axis=0))
+    voters, support = ballots.voting.sum(axis=0), agrees.sum(axis=0)
+    return Ranking(order, utility, confidence.astype(np.float32), decider, support, voters, support * 2 > voters)
+
+
+def _support(winner: IntArray, ballots: Ballots) -> IntArray:
+    return np.asarray(((first_choices(ballots) == winner) & ballots.voting).sum(axis=0))
+
+
+def _votes(ballots: Ballots) -> IntArray:
+    votes = np.zeros(ballots.candidates.shape, dtype=np.int64)
+    rows = np.broadcast_to(np.arange(votes.shape[0]), ballots.voting.shape)
+    np.add.at(votes, (rows[ballots.voting], first_choices(ballots)[ballots.voting]), 1)
+    return votes
+
+
+def _move_to_front(order: IntArray, column: IntArray) -> IntArray:
+    """Move one column of each row to the front and keep the order of the others."""
+    behind = order != column[:, None]
+    keyed = np.where(behind, np.arange(1, order.shape[1] + 1), 0)
+    return np.take_along_axis(order, np.argsort(keyed, axis=1, kind="stable"), axis=1)

@@ -1,0 +1,63 @@
+"""The strategies of the engine (T2.2.4): each states an opinion on every candidate of a batch.
+
+`objective_strategies` are the ones that need nothing but the catalog. All of them return utilities in the same
+unit, successes, so that a collapse may average them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from monkey_coder.ports import FloatArray, RouteBatch, Scores, Strategy
+from monkey_coder.quantum.advanced_model_selector import (
+    BALANCED,
+    COST_EFFICIENT,
+    PERFORMANCE,
+    TASK_OPTIMIZED,
+    Objective,
+    objective_utility,
+)
+
+HALF_TRUST_EVIDENCE: Final = 20.0
+"""Outcomes behind a prior at which it deserves confidence one half."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveStrategy:
+    """Prefers the models that serve one objective best, judging them by their priors.
+
+    Attributes:
+        name: As in requests and metrics.
+        objective: What it maximises.
+    """
+
+    name: str
+    objective: Objective
+
+    def score(self, batch: RouteBatch) -> Scores:
+        """Score every candidate; never abstains, for every model has a prior."""
+        return Scores(
+            utility=objective_utility(batch, self.objective),
+            confidence=prior_confidence(batch),
+            abstains=np.zeros(len(batch), dtype=np.bool_),
+        )
+
+
+def prior_confidence(batch: RouteBatch) -> FloatArray:
+    """(B,) how far the candidates' priors can be trusted: n / (n + 20), averaged over the candidates."""
+    trust = batch.evidence / (batch.evidence + HALF_TRUST_EVIDENCE)
+    count = np.maximum(batch.candidates.sum(axis=1), 1)
+    return np.asarray(np.where(batch.candidates, trust, 0.0).sum(axis=1) / count, dtype=np.float32)
+
+
+def objective_strategies() -> tuple[Strategy, ...]:
+    """The four strategies that need no learning."""
+    return (
+        ObjectiveStrategy("task_optimized", TASK_OPTIMIZED),
+        ObjectiveStrategy("cost_efficient", COST_EFFICIENT),
+        ObjectiveStrategy("performance", PERFORMANCE),
+        ObjectiveStrategy("balanced", BALANCED),
+    )

@@ -1,0 +1,196 @@
+"""Requests and models as float32 vectors (T2.1.5): versioned, deterministic, and built for whole batches.
+
+Layout of the state vector, version 1 (`StateLayout` names the slices):
+
+    embedding      static embedding of the prompt, unit length
+    task           one-hot of the ten task types
+    context        one-hot of the nine context types
+    complexity     0..1
+    tokens         log10(1 + tokens) / 6 of prompt and of expected answer
+    attempts       rejected / 4, accepted, mean and best prior success among the rejected, log10(1 + 1000 USD spent) / 6
+    preferences    asinh of the cost weight times the dearest candidate's cost, likewise latency, quality floor
+
+and of the model features:
+
+    price          log10 USD per million tokens, in and out, + 2, / 5; USD per call likewise
+    limits         log10 tokens / 7 of context window and of answer
+    capabilities   tools, vision, json_mode, reasoning
+    success        prior P(success) for each of the ten task types, and its evidence as log10(1 + n) / 4
+    live           log10(1 + latency in s) / 2, available
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monkey_coder.catalog.table import CAPABILITIES, ModelTable
+from monkey_coder.models import CONTEXT_TYPES, TASK_TYPES, TaskAnalysis
+from monkey_coder.ports import REJECTED, FloatArray, IntArray
+
+ENCODING_VERSION: Final = 1
+"""Raised whenever the meaning of any entry changes: policies and cached entries of another version are not used."""
+
+TASK_INDEX: Final = {name: index for index, name in enumerate(TASK_TYPES)}
+CONTEXT_INDEX: Final = {name: index for index, name in enumerate(CONTEXT_TYPES)}
+
+
+@dataclass(frozen=True, slots=True)
+class StateLayout:
+    """Where each part of the state vector begins, for an embedding of `dimensions`; parts follow without gaps."""
+
+    dimensions: int
+
+    @property
+    def task(self) -> int:
+        """One-hot task type."""
+        return self.dimensions
+
+    @property
+    def context(self) -> int:
+        """One-hot context type."""
+        return self.task + len(TASK_TYPES)
+
+    @property
+    def complexity(self) -> int:
+        """Complexity score, 1 entry."""
+        return self.context + len(CONTEXT_TYPES)
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens, 2 entries."""
+        return self.complexity + 1
+
+    @property
+    def attempts(self) -> int:
+        """Summary of the attempts so far, 5 entries."""
+        return self.tokens + 2
+
+    @property
+    def preferences(self) -> int:
+        """Scaled cost weight, scaled latency weight and quality floor, 3 entries."""
+        return self.attempts + 5
+
+    @property
+    def size(self) -> int:
+        """Length S of the state vector."""
+        return self.preferences + 3
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What a batch of requests amounts to before it is encoded; B rows, M models.
+
+    Attributes:
+        embedding: (B, D) prompt embeddings.
+        analyses: B analyses of the prompts.
+        input_tokens: (B,) tokens of prompt and files.
+        output_tokens: (B,) expected tokens of the answer.
+        attempts: (B, M) UNTRIED, REJECTED or ACCEPTED.
+        spent_usd: (B,) USD that earlier attempts cost.
+        cost_weight: (B,) lambda in success per USD.
+        latency_weight: (B,) mu in success per second.
+        cost_ref: (B,) USD of the dearest candidate.
+        latency_ref: (B,) seconds of the slowest candidate.
+        quality_floor: (B,) 0..1.
+    """
+
+    embedding: FloatArray
+    analyses: Sequence[TaskAnalysis]
+    input_tokens: IntArray
+    output_tokens: IntArray
+    attempts: NDArray[np.int8]
+    spent_usd: NDArray[np.float64]
+    cost_weight: FloatArray
+    latency_weight: FloatArray
+    cost_ref: NDArray[np.float64]
+    latency_ref: NDArray[np.float64]
+    quality_floor: FloatArray
+
+
+def task_indices(analyses: Sequence[TaskAnalysis]) -> IntArray:
+    """(B,) index of each task type."""
+    return np.array([TASK_INDEX[analysis.task_type] for analysis in analyses], dtype=np.int64)
+
+
+def encode_states(facts: RequestFacts, table: ModelTable) -> FloatArray:
+    """Encode a batch of requests.
+
+    Args:
+        facts: The batch.
+        table: The models that `facts.attempts` speaks of.
+
+    Returns:
+        (B, S) float32, finite for every input.
+    """
+    layout = StateLayout(facts.embedding.shape[1])
+    rows = np.arange(len(facts.analyses))
+    task = task_indices(facts.analyses)
+    state = np.zeros((len(rows), layout.size), dtype=np.float32)
+    state[:, : layout.dimensions] = facts.embedding
+    state[rows, layout.task + task] = 1.0
+    state[rows, [layout.context + CONTEXT_INDEX[a.context_type] for a in facts.analyses]] = 1.0
+    state[:, layout.complexity] = [a.complexity for a in facts.analyses]
+    state[:, layout.tokens : layout.attempts] = (
+        np.log10(1.0 + np.stack([facts.input_tokens, facts.output_tokens], axis=1)) / 6.0
+    )
+    if facts.attempts.any():
+        state[:, layout.attempts : layout.preferences] = _attempt_summary(facts, table.success[task])
+    state[:, layout.preferences] = np.arcsinh(facts.cost_weight * facts.cost_ref)
+    state[:, layout.preferences + 1] = np.arcsinh(facts.latency_weight * facts.latency_ref)
+    state[:, layout.preferences + 2] = facts.quality_floor
+    return state
+
+
+def _attempt_summary(facts: RequestFacts, success: FloatArray) -> FloatArray:
+    """(B, 5) how many were rejected, whether one was accepted, how good the rejected were, and the money spent."""
+    rejected = facts.attempts == REJECTED
+    count = rejected.sum(axis=1)
+    of_rejected = np.where(rejected, success, 0.0)
+    return np.stack(
+        [
+            count / 4.0,
+            (facts.attempts > 0).any(axis=1),
+            of_rejected.sum(axis=1) / np.maximum(count, 1),
+            of_rejected.max(axis=1, initial=0.0),
+            np.log10(1.0 + 1000.0 * facts.spent_usd) / 6.0,
+        ],
+        axis=1,
+        dtype=np.float32,
+    )
+
+
+def encode_models(table: ModelTable) -> FloatArray:
+    """Encode the models of a table.
+
+    Args:
+        table: The models.
+
+    Returns:
+        (M, F) float32; a model needs no outcome to be encoded.
+    """
+
+    def price(usd: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (np.log10(np.maximum(usd, 1e-10) * 1e6) + 2.0) / 5.0
+
+    parts = [
+        price(table.input_usd)[:, None],
+        price(table.output_usd)[:, None],
+        price(table.request_usd)[:, None],
+        np.log10(1.0 + table.context_window)[:, None] / 7.0,
+        np.log10(1.0 + table.max_output)[:, None] / 7.0,
+        table.capabilities,
+        table.success.T,
+        np.log10(1.0 + table.evidence.T) / 4.0,
+        np.log10(1.0 + table.latency_s)[:, None] / 2.0,
+        table.available[:, None],
+    ]
+    return np.concatenate(parts, axis=1, dtype=np.float32)
+
+
+MODEL_FEATURES: Final = 3 + 2 + len(CAPABILITIES) + 2 * len(TASK_TYPES) + 2
+"""Length F of a model's feature vector."""
