@@ -5,9 +5,9 @@ All arrays of one batch share two axes: requests (B rows) and the models of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,13 @@ class RouteBatch:
     def __len__(self) -> int:
         return len(self.state)
 
+    def take(self, rows: Sequence[int]) -> RouteBatch:
+        """The same models with some of the requests."""
+        shared = {"table", "model_features"}
+        return RouteBatch(
+            **{f.name: getattr(self, f.name) if f.name in shared else getattr(self, f.name)[rows] for f in fields(self)}
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -93,7 +100,10 @@ class Strategy(Protocol):
     Asking changes nothing: a strategy is stateless between calls, or swaps whole snapshots.
     """
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """What requests, metrics and explanations call it."""
+        ...
 
     def score(self, batch: RouteBatch) -> Scores:
         """Return an opinion on every request; entries of models that are no candidates are ignored."""
@@ -122,24 +132,28 @@ class RoutingEngine(Protocol):
         ...
 
 
-class DecisionListener(Protocol):
-    """Gets one event per decision: metrics, the decision log, the live feed."""
-
-    def on_decided(self, event: DecisionEvent) -> None:
-        """Take note; must be quick and must not raise."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class DecisionEvent:
     """One decision, as the listeners see it. Holds no prompt text.
 
     Attributes:
         answer: The answer in contract form (design section 7).
-        duration_s: From arrival in the batcher to the answer.
-        batch_size: How many requests were decided together.
+        batch: The batch it was decided in, for those who log states; `row` is its place there.
+        row: Row in `batch`.
+        distribution: (M,) probability with which each model would have been served.
+        duration_s: Time in the engine in seconds.
     """
 
-    answer: dict[str, Any]
+    answer: Mapping[str, Any]
+    batch: RouteBatch
+    row: int
+    distribution: FloatArray
     duration_s: float
-    batch_size: int
+
+
+class DecisionListener(Protocol):
+    """Gets one event per decision: metrics, the decision log, the live feed."""
+
+    def on_decided(self, events: Sequence[DecisionEvent]) -> None:
+        """Take note of the decisions of one batch; must be quick and must not raise."""
+        ...

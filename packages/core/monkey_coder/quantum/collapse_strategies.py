@@ -180,7 +180,7 @@ def _support(winner: IntArray, ballots: Ballots) -> IntArray:
 
 def _votes(ballots: Ballots) -> IntArray:
     votes = np.zeros(ballots.candidates.shape, dtype=np.int64)
-    rows = np.broadcast_to(np.arange(votes.shape[0]), ballots.voting.shape)
+    rows = np.broadcast_to(np.arange(len(votes)), ballots.voting.shape)
     np.add.at(votes, (rows[ballots.voting], first_choices(ballots)[ballots.voting]), 1)
     return votes
 

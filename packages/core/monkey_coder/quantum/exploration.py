@@ -1,0 +1,79 @@
+"""The one place where the engine explores: after the collapse, with the probability of everything it could serve.
+
+With probability epsilon another candidate takes the first place, drawn from the collapsed scores (a softmax
+over utilities). Only candidates that passed every gate and the quality floor can be drawn, and only for
+requests that allow it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from monkey_coder.ports import BoolArray, FloatArray, IntArray
+
+TEMPERATURE: Final = 0.1
+"""Utility difference at which one candidate is drawn e times as often as another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is served in each row, and how likely that was.
+
+    Attributes:
+        column: (B,) the model served.
+        explored: (B,) whether it is not the collapsed winner.
+        distribution: (B, M) probability with which each model would have been served; rows sum to 1.
+    """
+
+    column: IntArray
+    explored: BoolArray
+    distribution: FloatArray
+
+    @property
+    def propensity(self) -> FloatArray:
+        """(B,) probability of what is served."""
+        return np.asarray(self.distribution[np.arange(len(self.column)), self.column])
+
+
+def explore(
+    winner: IntArray,
+    utility: FloatArray,
+    drawable: BoolArray,
+    epsilon: FloatArray,
+    rng: np.random.Generator,
+) -> Served:
+    """Serve the winner, or now and then another candidate.
+
+    Args:
+        winner: (B,) column of the collapsed decision.
+        utility: (B, M) collapsed utilities.
+        drawable: (B, M) candidates that may be served instead.
+        epsilon: (B,) probability of exploring; 0 for requests that opted out.
+        rng: Source of randomness; it is not used when every epsilon is 0.
+
+    Returns:
+        The model served in each row with the whole distribution behind it.
+    """
+    rows = np.arange(len(winner))
+    distribution = np.zeros(utility.shape, dtype=np.float32)
+    distribution[rows, winner] = 1.0
+    if not (epsilon > 0).any():
+        return Served(winner, np.zeros(len(winner), dtype=np.bool_), distribution)
+    others = drawable.copy()
+    others[rows, winner] = False
+    rate = np.where(others.any(axis=1), epsilon, 0.0)
+    scaled = np.where(others, utility / TEMPERATURE, -np.inf)
+    peak = scaled.max(axis=1, keepdims=True, initial=-1e30)
+    share = np.where(others, np.exp(scaled - peak), 0.0)
+    share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-30)
+    distribution = distribution * (1.0 - rate)[:, None] + (share * rate[:, None]).astype(np.float32)
+    draw = rng.random((2, len(winner)))
+    explored = draw[0] < rate
+    drawn = (share.cumsum(axis=1) < draw[1][:, None] * share.sum(axis=1, keepdims=True)).sum(axis=1)
+    # Rounding may carry the draw past the last candidate that has a share.
+    last = utility.shape[1] - 1 - np.argmax((share > 0)[:, ::-1], axis=1)
+    column = np.where(explored, np.minimum(drawn, last), winner)
+    return Served(column, explored, distribution.astype(np.float32))
