@@ -31,6 +31,9 @@ class ModelTable:
         evidence: (len(TASK_TYPES), M) how many outcomes that is worth.
         latency_s: (M,) expected seconds of one call.
         available: (M,) False while a breaker is open or an operator drains the model.
+        cached_input_usd: (M,) USD per input token that the provider's prompt cache already holds; the input
+            price where it is not given.
+        providers: The part of each ref before the first slash.
     """
 
     refs: tuple[str, ...]
@@ -45,11 +48,14 @@ class ModelTable:
     evidence: NDArray[np.float32]
     latency_s: NDArray[np.float32]
     available: NDArray[np.bool_]
+    cached_input_usd: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     providers: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         if len(set(self.refs)) != len(self.refs):
             raise ValueError("model refs must be unique")
+        if self.cached_input_usd.size == 0:
+            object.__setattr__(self, "cached_input_usd", self.input_usd)
         expected = {
             "input_usd": (len(self.refs),),
             "output_usd": (len(self.refs),),
@@ -61,6 +67,7 @@ class ModelTable:
             "evidence": (len(TASK_TYPES), len(self.refs)),
             "latency_s": (len(self.refs),),
             "available": (len(self.refs),),
+            "cached_input_usd": (len(self.refs),),
         }
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
