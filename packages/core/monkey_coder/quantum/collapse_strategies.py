@@ -6,7 +6,7 @@ lower expected cost, then by catalog order, so that the same ballots always give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +41,19 @@ class Ballots:
     candidates: BoolArray
     cost_usd: FloatArray
 
+    def take(self, rows: Sequence[int]) -> Ballots:
+        """The ballots of some of the requests."""
+        return Ballots(
+            self.strategies,
+            self.utility[:, rows],
+            self.confidence[:, rows],
+            self.reliability[:, rows],
+            self.voting[:, rows],
+            self.arrival,
+            self.candidates[rows],
+            self.cost_usd[rows],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
@@ -53,7 +66,7 @@ class Ranking:
         decider: (B,) the strategy that carried the decision.
         support: (B,) how many voting strategies put the winner first.
         voters: (B,) how many strategies voted; 0 means that nobody did, and the other entries mean nothing.
-        majority: (B,) whether more than half of them put the winner first.
+        first: (S, B) the column that each strategy puts first; meaningless where it does not vote.
     """
 
     order: IntArray
@@ -62,10 +75,18 @@ class Ranking:
     decider: IntArray
     support: IntArray
     voters: IntArray
-    majority: BoolArray
+    first: IntArray
+
+    @property
+    def majority(self) -> BoolArray:
+        """(B,) whether more than half of the voters put the winner first."""
+        return np.greater(2 * self.support, self.voters)
 
 
 Collapse = Callable[[Ballots], Ranking]
+
+NEAR: Final = 0.1
+"""Regret, in successes, at which a strategy's support for the winner has fallen to 1/e."""
 
 
 def vote_weights(ballots: Ballots) -> FloatArray:
@@ -158,24 +179,28 @@ def _decided_by(decider: IntArray, ballots: Ballots) -> Ranking:
     rows = np.arange(len(decider))
     utility = ballots.utility[decider, rows]
     order = best_first(utility, ballots)
+    first = first_choices(ballots)
+    agrees = (first == order[:, 0]) & ballots.voting
     confidence = ballots.confidence[decider, rows]
-    voters = ballots.voting.sum(axis=0)
-    support = _support(order[:, 0], ballots)
-    return Ranking(order, utility, confidence, decider, support, voters, support * 2 > voters)
+    return Ranking(order, utility, confidence, decider, agrees.sum(axis=0), ballots.voting.sum(axis=0), first)
 
 
 def _ranked(order: IntArray, utility: FloatArray, ballots: Ballots) -> Ranking:
     weights = vote_weights(ballots)
-    agrees = (first_choices(ballots) == order[:, 0]) & ballots.voting
-    share = np.where(agrees, weights, 0.0)
+    first = first_choices(ballots)
+    agrees = (first == order[:, 0]) & ballots.voting
+    share = weights * nearness(order[:, 0], first, ballots)
     confidence = (share * ballots.confidence).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
-    decider = np.where(agrees.any(axis=0), np.argmax(share, axis=0), np.argmax(weights, axis=0))
-    voters, support = ballots.voting.sum(axis=0), agrees.sum(axis=0)
-    return Ranking(order, utility, confidence.astype(np.float32), decider, support, voters, support * 2 > voters)
+    decider = np.where(agrees.any(axis=0), np.argmax(np.where(agrees, share, -1.0), axis=0), np.argmax(share, axis=0))
+    voters = ballots.voting.sum(axis=0)
+    return Ranking(order, utility, confidence.astype(np.float32), decider, agrees.sum(axis=0), voters, first)
 
 
-def _support(winner: IntArray, ballots: Ballots) -> IntArray:
-    return np.asarray(((first_choices(ballots) == winner) & ballots.voting).sum(axis=0))
+def nearness(winner: IntArray, first: IntArray, ballots: Ballots) -> FloatArray:
+    """(S, B) how near the winner comes to each strategy's own best: 1 where it is that, falling with the regret."""
+    own = np.take_along_axis(ballots.utility, first[..., None], axis=2)[..., 0]
+    got = np.take_along_axis(ballots.utility, np.broadcast_to(winner, first.shape)[..., None], axis=2)[..., 0]
+    return np.asarray(np.where(ballots.voting, np.exp((got - own) / NEAR), 0.0), dtype=np.float32)
 
 
 def _votes(ballots: Ballots) -> IntArray:

@@ -58,7 +58,7 @@ def explore(
         The model served in each row with the whole distribution behind it.
     """
     rows = np.arange(len(winner))
-    distribution = np.zeros(utility.shape, dtype=np.float32)
+    distribution: FloatArray = np.zeros(utility.shape, dtype=np.float32)
     distribution[rows, winner] = 1.0
     if not (epsilon > 0).any():
         return Served(winner, np.zeros(len(winner), dtype=np.bool_), distribution)
@@ -69,11 +69,12 @@ def explore(
     peak = scaled.max(axis=1, keepdims=True, initial=-1e30)
     share = np.where(others, np.exp(scaled - peak), 0.0)
     share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-30)
-    distribution = distribution * (1.0 - rate)[:, None] + (share * rate[:, None]).astype(np.float32)
+    distribution *= (1.0 - rate)[:, None]
+    distribution += share * rate[:, None]
     draw = rng.random((2, len(winner)))
     explored = draw[0] < rate
     drawn = (share.cumsum(axis=1) < draw[1][:, None] * share.sum(axis=1, keepdims=True)).sum(axis=1)
     # Rounding may carry the draw past the last candidate that has a share.
     last = utility.shape[1] - 1 - np.argmax((share > 0)[:, ::-1], axis=1)
     column = np.where(explored, np.minimum(drawn, last), winner)
-    return Served(column, explored, distribution.astype(np.float32))
+    return Served(column, explored, distribution)

@@ -59,6 +59,17 @@ class Gated:
         """(B, M) whether a model passed every gate."""
         return np.equal(self.codes, 0)
 
+    def take(self, rows: Sequence[int]) -> Gated:
+        """The gates of some of the requests."""
+        return Gated(
+            self.table,
+            self.codes[rows],
+            self.input_tokens[rows],
+            self.output_tokens[rows],
+            self.cost_usd[rows],
+            self.budget_usd[rows],
+        )
+
     def only_unavailable(self, row: int) -> bool:
         """Whether models would fit this request, but all of those are unavailable."""
         codes = self.codes[row]

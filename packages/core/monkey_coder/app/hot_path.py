@@ -1,0 +1,107 @@
+"""The front of the application: bounds every body, and answers the hot endpoint before any framework runs.
+
+`POST /v1/quantum/route` goes from the socket to the batcher and back in plain ASGI. FastAPI knows the endpoint as
+well (`main` declares it with the same `respond`), so that the OpenAPI document describes it truly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+from pydantic import ValidationError
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from monkey_coder.app.problems import error_response
+from monkey_coder.bootstrap import Engine
+from monkey_coder.errors import BodyTooLargeError, RouterError
+from monkey_coder.models import RouteRequest
+from monkey_coder.validation import from_validation
+
+PATH: Final = "/v1/quantum/route"
+
+
+class ClientGoneError(Exception):
+    """The caller closed the connection before its request was complete."""
+
+
+class Front:
+    """ASGI application in front of the framework's.
+
+    Args:
+        app: Answers everything but the hot endpoint.
+        engine: Returns the running engine.
+        max_body_bytes: Limit of any request body.
+    """
+
+    def __init__(self, app: ASGIApp, engine: Callable[[], Engine], max_body_bytes: int) -> None:
+        self.app = app
+        self._engine = engine
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self.app(scope, receive, send)
+            return
+        try:
+            body = await read_body(receive, self._max_body_bytes)
+        except ClientGoneError:
+            return
+        except BodyTooLargeError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        if scope["path"] == PATH and scope["method"] == "POST":
+            response = await respond(body, self._engine())
+            await response(scope, receive, send)
+        else:
+            await self.app(scope, _replay(body, receive), send)
+
+
+async def respond(body: bytes, engine: Engine) -> Response:
+    """Decide one request, from the bytes of its body to the response."""
+    try:
+        answer = await engine.batcher.submit(RouteRequest.model_validate_json(body))
+    except ValidationError as error:
+        answer = from_validation(error)
+    except RouterError as error:
+        answer = error
+    if isinstance(answer, RouterError):
+        engine.metrics.on_finished(answer.code)
+        return error_response(answer)
+    engine.metrics.on_finished("decided")
+    return Response(orjson.dumps(answer), media_type="application/json")
+
+
+async def read_body(receive: Receive, limit_bytes: int) -> bytes:
+    """Read a request body.
+
+    Raises:
+        BodyTooLargeError: It is longer than `limit_bytes`; the rest is not read.
+        ClientGoneError: The connection broke off.
+    """
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        chunk: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        size += len(chunk)
+        if size > limit_bytes:
+            raise BodyTooLargeError(limit_bytes)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Give a body that was read already to an application that wants to read it."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replayed

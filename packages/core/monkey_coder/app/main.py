@@ -1,0 +1,161 @@
+"""The web application: endpoints parse, call one method, and shape the answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from monkey_coder import __version__
+from monkey_coder.app.hot_path import PATH, Front, respond
+from monkey_coder.app.problems import MEDIA_TYPE, error_response, problem_response
+from monkey_coder.bootstrap import Engine, open_engine
+from monkey_coder.errors import RouterError
+from monkey_coder.models import Problem, RouteRequest, RoutingDecision
+from monkey_coder.settings import Settings
+from monkey_coder.validation import from_mistakes
+
+
+def engine_of(request: Request) -> Engine:
+    """The engine that this process runs."""
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+RunningEngine = Annotated[Engine, Depends(engine_of)]
+
+
+_ROUTE_BODY: Mapping[str, Any] = {
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/RouteRequest"}}},
+        }
+    }
+}
+
+
+class Health(BaseModel):
+    """Whether the process lives."""
+
+    status: str
+    version: str
+
+
+def create_app(
+    settings: Settings,
+    open_: Callable[[Settings], AbstractAsyncContextManager[Engine]] = open_engine,
+) -> Front:
+    """Build the application; nothing is opened before its lifespan starts.
+
+    Args:
+        settings: From the environment.
+        open_: Builds and closes the engine.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_(settings) as engine:
+            app.state.engine = engine
+            yield
+
+    api = FastAPI(
+        title="Quantum Routing Engine",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    _add_error_handlers(api)
+    _add_endpoints(api)
+    api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return Front(api, lambda: api.state.engine, settings.max_body_bytes)
+
+
+def create_app_from_environment() -> Front:
+    """Factory for server processes that are started by name."""
+    return create_app(Settings.from_environment(os.environ))
+
+
+def _add_endpoints(api: FastAPI) -> None:
+    @api.post(PATH, summary="Choose the provider and model for a task", response_model=RoutingDecision, **_ROUTE_BODY)
+    async def quantum_route(request: Request, engine: RunningEngine) -> Response:
+        return await respond(await request.body(), engine)
+
+    @api.post("/v1/route", summary="The Gary8D front door, which obeys the feature flag")
+    async def route(body: RouteRequest, engine: RunningEngine) -> RoutingDecision:
+        return await run_in_threadpool(engine.router.route_request, body)
+
+    @api.get("/v1/quantum/models", summary="The catalog")
+    async def models(engine: RunningEngine) -> dict[str, Any]:
+        available = engine.manager.snapshot().table
+        return {
+            "version": engine.catalog.version,
+            "models": [
+                model.as_json() | {"available": bool(available.available[available.index[model.ref]])}
+                for model in engine.catalog.models
+            ],
+        }
+
+    @api.get("/healthz", summary="Whether the process lives")
+    async def healthz() -> Health:
+        return Health(status="ok", version=__version__)
+
+    @api.get("/readyz", summary="Whether it can decide")
+    async def readyz(request: Request) -> Health:
+        engine_of(request)
+        return Health(status="ready", version=__version__)
+
+    @api.get("/metrics", summary="Prometheus metrics")
+    async def metrics(engine: RunningEngine) -> Response:
+        return Response(generate_latest(engine.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_error_handlers(api: FastAPI) -> None:
+    @api.exception_handler(RouterError)
+    async def ours(_: Request, error: RouterError) -> Response:
+        return error_response(error)
+
+    @api.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return error_response(from_mistakes(error.errors()))
+
+    @api.exception_handler(HTTPException)
+    async def framework(_: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        title = str(error.detail)
+        return problem_response(Problem(title=title, status=error.status_code, code=code, detail=title))
+
+    @api.exception_handler(Exception)
+    async def unexpected(_: Request, __: Exception) -> Response:
+        detail = "something broke inside; the log of the server says what"
+        return problem_response(
+            Problem(title="Internal Server Error", status=500, code="internal_error", detail=detail)
+        )
+
+
+def _openapi(api: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with problem documents as the errors of every operation."""
+    if api.openapi_schema is None:
+        document = get_openapi(title=api.title, version=api.version, routes=api.routes)
+        schemas = document["components"]["schemas"]
+        problem = Problem.model_json_schema()
+        schemas["Problem"] = problem
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+                operation["responses"]["default"] = {"description": "Problem (RFC 9457)", "content": content}
+        api.openapi_schema = document
+    return api.openapi_schema

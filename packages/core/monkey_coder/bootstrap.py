@@ -1,0 +1,147 @@
+"""Composition root of the web process: everything long-lived is built here, once, and closed in reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from monkey_coder.catalog.catalog import Catalog, load_catalog
+from monkey_coder.core.routing import AdvancedRouter
+from monkey_coder.errors import RouterError
+from monkey_coder.models import TASK_TYPES, ExecuteRequest, RouteRequest
+from monkey_coder.quantum.answers import Answer
+from monkey_coder.quantum.batching import Batcher
+from monkey_coder.quantum.embedding import StaticEmbedder
+from monkey_coder.quantum.gates import apply_gates
+from monkey_coder.quantum.identifiers import SignedIds
+from monkey_coder.quantum.metrics_collector import MetricsCollector
+from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
+from monkey_coder.quantum.reward import worth
+from monkey_coder.quantum.routing_strategies import objective_strategies
+from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot
+from monkey_coder.quantum.thread_manager import ThreadManager
+from monkey_coder.settings import Settings
+
+SECRET_BYTES = 32
+WORKERS_PER_STRATEGY = 2
+FRONT_DOOR_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Core:
+    """All that decides, in the calling thread.
+
+    Attributes:
+        settings: As started.
+        catalog: The models.
+        manager: The quantum engine.
+        router: Gary8D with the feature flag.
+        metrics: Series of this process.
+        registry: Where they are registered.
+    """
+
+    settings: Settings
+    catalog: Catalog
+    manager: QuantumRoutingManager
+    router: AdvancedRouter
+    metrics: MetricsCollector
+    registry: CollectorRegistry
+
+
+@dataclass(frozen=True)
+class Engine(Core):
+    """The same with a batcher in front, for an event loop.
+
+    Attributes:
+        batcher: Decides off the event loop.
+    """
+
+    batcher: Batcher[RouteRequest, Answer | RouterError]
+
+
+@contextmanager
+def open_core(settings: Settings) -> Iterator[Core]:
+    """Build everything that decides.
+
+    Raises:
+        CatalogError: The catalog cannot be used.
+    """
+    with ExitStack() as stack:
+        catalog = load_catalog(settings.catalog)
+        table = catalog.table()
+        strategies = {strategy.name: strategy for strategy in objective_strategies()}
+        snapshot = EngineSnapshot(
+            table=table,
+            strategies=MappingProxyType(strategies),
+            collapse=settings.collapse,
+            epsilon=MappingProxyType(dict.fromkeys(TASK_TYPES, DEFAULT_EPSILON if settings.explore else 0.0)),
+        )
+        threads = ThreadManager(WORKERS_PER_STRATEGY * len(strategies), time.monotonic)
+        stack.callback(threads.close)
+        registry = CollectorRegistry()
+        metrics = MetricsCollector(registry)
+        ids = SignedIds(deployment_secret(settings.state_dir), time.time, os.urandom)
+        gary8d = partial(AdvancedRouter, table, gate=apply_gates, worth=worth, new_id=ids.make_one)
+        manager = QuantumRoutingManager(
+            snapshot=lambda: snapshot,
+            embedder=StaticEmbedder.load(),
+            threads=threads,
+            ids=ids,
+            heuristic=gary8d().heuristic,
+            clock=time.monotonic,
+            rng=np.random.default_rng(),
+            listeners=(metrics,),
+        )
+        callers = ThreadPoolExecutor(FRONT_DOOR_THREADS, thread_name_prefix="front-door")
+        stack.callback(callers.shutdown, wait=False, cancel_futures=True)
+        router = gary8d(engine=manager, quantum_enabled=settings.quantum, executor=callers)
+        yield Core(settings, catalog, manager, router, metrics, registry)
+
+
+@asynccontextmanager
+async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+    """Build everything that a web process needs, and close it in reverse order, also when that fails half way."""
+    async with AsyncExitStack() as stack:
+        core = stack.enter_context(open_core(settings))
+        executor = ThreadPoolExecutor(1, thread_name_prefix="decide")
+        stack.callback(executor.shutdown)
+        batcher: Batcher[RouteRequest, Answer | RouterError] = Batcher(
+            core.manager.decide,
+            executor,
+            max_batch=settings.max_batch,
+            max_queue=settings.max_queue,
+            on_batch=core.metrics.on_batch,
+        )
+        jobs = await stack.enter_async_context(asyncio.TaskGroup())
+        batching = jobs.create_task(batcher.run(), name="batching")
+        stack.callback(batching.cancel)
+        await batcher.submit(_WARM_UP)
+        yield Engine(**{field.name: getattr(core, field.name) for field in fields(core)}, batcher=batcher)
+
+
+_WARM_UP = RouteRequest(request=ExecuteRequest(prompt="Warm up: load what the first request would wait for."))
+
+
+def deployment_secret(state_dir: Path) -> bytes:
+    """Read the secret that signs decision ids; the first process makes it, for this user alone."""
+    path = state_dir / "secret"
+    state_dir.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        fresh = state_dir / f"secret.{os.getpid()}"
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(os.urandom(SECRET_BYTES))
+        with suppress(FileExistsError):  # another process was first: its secret is everybody's
+            os.link(fresh, path)
+        fresh.unlink()
+    return path.read_bytes()

@@ -1,0 +1,98 @@
+"""Natural batching: while one batch is being decided the next one gathers; an idle engine starts at once.
+
+The queue is bounded. Past its bound a request is turned away immediately, so that those accepted keep their
+latency. Callers that went away before their turn are dropped and cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Generic, TypeVar
+
+from monkey_coder.errors import OverloadedError
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+
+class Batcher(Generic[Request, Answer]):
+    """Gathers single requests into batches and hands each caller its own answer.
+
+    Belongs to one event loop; `run` must be running there. The work itself happens in `executor`.
+
+    Args:
+        decide: Answers a batch; returns one answer per request, in order. Called in the executor.
+        executor: Where `decide` runs, off the event loop.
+        max_batch: Requests decided together at the most.
+        max_queue: Requests that may wait; further ones raise `OverloadedError`.
+        on_batch: Told the size of every batch and of the queue behind it.
+    """
+
+    def __init__(
+        self,
+        decide: Callable[[Sequence[Request]], Sequence[Answer]],
+        executor: Executor,
+        *,
+        max_batch: int = 64,
+        max_queue: int = 2048,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._decide = decide
+        self._executor = executor
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._on_batch = on_batch
+        self._queue: deque[tuple[Request, asyncio.Future[Answer]]] = deque()
+        self._arrived = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def submit(self, request: Request) -> asyncio.Future[Answer]:
+        """Queue a request; cancelling the future withdraws it.
+
+        Raises:
+            OverloadedError: The queue is full.
+        """
+        if len(self._queue) >= self._max_queue:
+            raise OverloadedError
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._queue.append((request, future))
+        self._arrived.set()
+        return future
+
+    async def run(self) -> None:
+        """Decide batches until cancelled."""
+        while True:
+            await self._arrived.wait()
+            batch = self._next_batch()
+            if batch:
+                await self._answer(batch)
+
+    def _next_batch(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
+        batch: list[tuple[Request, asyncio.Future[Answer]]] = []
+        while self._queue and len(batch) < self._max_batch:
+            entry = self._queue.popleft()
+            if not entry[1].done():
+                batch.append(entry)
+        if not self._queue:
+            self._arrived.clear()
+        if self._on_batch is not None and batch:
+            self._on_batch(len(batch), len(self._queue))
+        return batch
+
+    async def _answer(self, batch: Sequence[tuple[Request, asyncio.Future[Answer]]]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            answers = await loop.run_in_executor(self._executor, self._decide, [request for request, _ in batch])
+        except Exception as error:  # noqa: BLE001 - whatever broke this batch goes to its callers, and spares the next
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)

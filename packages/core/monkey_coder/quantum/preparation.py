@@ -1,0 +1,143 @@
+"""From requests to the batch that strategies look at: names, analysis, gates, weights, encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monkey_coder.core.complexity import analyse, estimate_tokens
+from monkey_coder.errors import UnknownModelError, UnknownStrategyError
+from monkey_coder.models import RouteRequest, TaskAnalysis
+from monkey_coder.ports import ACCEPTED, REJECTED, RouteBatch, TextEmbedder
+from monkey_coder.quantum.gates import Gated, apply_gates
+from monkey_coder.quantum.reward import reference_weights, references
+from monkey_coder.quantum.snapshot import EngineSnapshot
+from monkey_coder.quantum.state_encoder import RequestFacts, encode_states, task_indices
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch that is ready to be scored, with what the answer will say about its making.
+
+    Attributes:
+        requests: B requests.
+        analyses: B analyses of their prompts.
+        gated: Which model failed which gate.
+        batch: What strategies see.
+    """
+
+    requests: Sequence[RouteRequest]
+    analyses: Sequence[TaskAnalysis]
+    gated: Gated
+    batch: RouteBatch
+
+    def take(self, rows: Sequence[int]) -> Prepared:
+        """The same for some of the requests."""
+        return Prepared(
+            [self.requests[row] for row in rows],
+            [self.analyses[row] for row in rows],
+            self.gated.take(rows),
+            self.batch.take(rows),
+        )
+
+
+def check_names(request: RouteRequest, snapshot: EngineSnapshot) -> None:
+    """Make sure that every model and strategy that a request names exists.
+
+    Raises:
+        UnknownModelError: A ref that is not in the catalog; the message says where it stands.
+        UnknownStrategyError: A strategy that nothing is registered under.
+    """
+    index = snapshot.table.index
+    for field, ref in _named_models(request):
+        if ref not in index:
+            raise UnknownModelError(field, ref, get_close_matches(ref, index, n=3, cutoff=0.6))
+    for name in request.quantum_config.strategies or ():
+        if name not in snapshot.strategies:
+            raise UnknownStrategyError(name, tuple(snapshot.strategies))
+
+
+def _named_models(request: RouteRequest) -> Iterator[tuple[str, str]]:
+    for number, ref in enumerate(request.request.allowed_models):
+        yield f"request.allowed_models[{number}]", ref
+    for number, ref in enumerate(request.request.excluded_models):
+        yield f"request.excluded_models[{number}]", ref
+    for number, attempt in enumerate(request.episode.attempts):
+        yield f"episode.attempts[{number}].model", attempt.model
+
+
+def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder: TextEmbedder) -> Prepared:
+    """Make a batch of requests whose names have been checked.
+
+    Args:
+        requests: At least one.
+        snapshot: The models.
+        embedder: For the prompts.
+
+    Returns:
+        The batch; rows in the order of the requests.
+    """
+    table = snapshot.table
+    analyses = [analyse(request.request) for request in requests]
+    tokens = np.array(
+        [estimate_tokens(r.request, a) for r, a in zip(requests, analyses, strict=True)], dtype=np.int64
+    ).reshape(-1, 2)
+    attempts, spent = _attempts(requests, snapshot)
+    gated = apply_gates(requests, table, tokens[:, 0], tokens[:, 1], attempts == REJECTED)
+    candidates = gated.candidates
+    cost_ref, latency_ref = references(gated.cost_usd, table.latency_s, candidates)
+    preferences = [request.preferences for request in requests]
+    cost_weight, latency_weight = reference_weights(preferences, cost_ref, latency_ref)
+    facts = RequestFacts(
+        embedding=embedder.embed([request.request.prompt for request in requests]),
+        analyses=analyses,
+        input_tokens=gated.input_tokens,
+        output_tokens=gated.output_tokens,
+        attempts=attempts,
+        spent_usd=spent,
+        cost_weight=cost_weight,
+        latency_weight=latency_weight,
+        cost_ref=cost_ref,
+        latency_ref=latency_ref,
+        quality_floor=np.array([p.quality_floor or 0.0 for p in preferences], dtype=np.float32),
+    )
+    task = task_indices(analyses)
+    batch = RouteBatch(
+        table=table,
+        state=encode_states(facts, table),
+        embedding=facts.embedding,
+        model_features=snapshot.model_features,
+        task=task,
+        complexity=np.array([analysis.complexity for analysis in analyses], dtype=np.float32),
+        candidates=candidates,
+        attempts=attempts,
+        success=table.success[task],
+        evidence=table.evidence[task],
+        cost_usd=gated.cost_usd.astype(np.float32),
+        latency_s=np.broadcast_to(table.latency_s, candidates.shape),
+        cost_weight=cost_weight,
+        latency_weight=latency_weight,
+        quality_floor=facts.quality_floor,
+    )
+    return Prepared(requests, analyses, gated, batch)
+
+
+def _attempts(
+    requests: Sequence[RouteRequest], snapshot: EngineSnapshot
+) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """(B, M) how earlier attempts ended, and (B,) what they cost; a success anywhere outweighs failures."""
+    attempts = np.zeros((len(requests), len(snapshot.table)), dtype=np.int8)
+    spent = np.zeros(len(requests), dtype=np.float64)
+    for row, request in enumerate(requests):
+        for attempt in request.episode.attempts:
+            column = snapshot.table.index[attempt.model]
+            if attempt.success:
+                attempts[row, column] = ACCEPTED
+            elif attempts[row, column] != ACCEPTED:
+                attempts[row, column] = REJECTED
+            spent[row] += attempt.cost_usd or 0.0
+    return attempts, spent

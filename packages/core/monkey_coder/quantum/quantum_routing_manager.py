@@ -1,0 +1,347 @@
+"""The quantum routing manager (T2.2.1): asks all strategies about a batch at once, and collapses what they say.
+
+Data flows one way: requests are prepared (`preparation`), scored side by side (`thread_manager`), collapsed
+(`collapse_strategies`), now and then explored (`exploration`), and written down (`answers`). What may change
+while the engine runs comes in as one `EngineSnapshot`, taken once per batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from os import urandom
+from typing import NamedTuple
+
+import numpy as np
+
+from monkey_coder.errors import AllUnavailableError, NoEligibleModelError, RouterError
+from monkey_coder.models import CollapseName, RouteRequest, RoutingDecision
+from monkey_coder.ports import (
+    BoolArray,
+    Clock,
+    DecisionEvent,
+    DecisionListener,
+    IntArray,
+    RouteBatch,
+    TextEmbedder,
+)
+from monkey_coder.quantum.answers import Answer, Decided, Estimates, degradations, was_asked, write_answers
+from monkey_coder.quantum.collapse_strategies import COLLAPSES, Ballots, Ranking, best_first, vote_weights
+from monkey_coder.quantum.exploration import explore
+from monkey_coder.quantum.identifiers import SignedIds
+from monkey_coder.quantum.interval import wilson
+from monkey_coder.quantum.preparation import Prepared, check_names, prepare
+from monkey_coder.quantum.snapshot import EngineSnapshot
+from monkey_coder.quantum.thread_manager import ThreadManager, ThreadOutcome
+
+_log = logging.getLogger(__name__)
+
+
+class _FanOutKey(NamedTuple):
+    """Requests that agree on these share a fan-out."""
+
+    timeout_ms: int
+    max_threads: int | None
+    first_answer_decides: bool
+
+
+@dataclass
+class QuantumRoutingManager:
+    """Decides batches of requests. Safe to call from several threads.
+
+    Attributes:
+        snapshot: Returns what the next batch shall rest on.
+        embedder: For prompts.
+        threads: Runs the strategies.
+        ids: Makes decision and episode ids.
+        heuristic: Answers a request when no strategy did; see `monkey_coder.core.routing`.
+        rng: Randomness of exploration.
+        clock: Monotonic seconds.
+        listeners: Get one event per decision.
+    """
+
+    snapshot: Callable[[], EngineSnapshot]
+    embedder: TextEmbedder
+    threads: ThreadManager
+    ids: SignedIds
+    heuristic: Callable[[RouteRequest], RoutingDecision]
+    clock: Clock
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(int.from_bytes(urandom(8))))
+    listeners: Sequence[DecisionListener] = ()
+
+    def route(self, request: RouteRequest) -> RoutingDecision:
+        """Decide one request.
+
+        Raises:
+            NoEligibleModelError: Every model is excluded; `AllUnavailableError` if only by availability.
+            UnknownModelError: The request names a model that is not in the catalog.
+            UnknownStrategyError: The request names a strategy that does not exist.
+        """
+        (answer,) = self.decide([request])
+        if isinstance(answer, RouterError):
+            raise answer
+        return RoutingDecision.model_validate(answer, strict=False)
+
+    def decide(self, requests: Sequence[RouteRequest]) -> list[Answer | RouterError]:
+        """Decide a batch.
+
+        Args:
+            requests: Any number; requests with different options share as much work as they can.
+
+        Returns:
+            For each request its answer in contract form, or the error that its caller must see.
+        """
+        started = self.clock()
+        snapshot = self.snapshot()
+        results: list[Answer | RouterError | None] = [_name_error(request, snapshot) for request in requests]
+        open_rows = [row for row, result in enumerate(results) if result is None]
+        if open_rows:
+            asked = [requests[row] for row in open_rows]
+            try:
+                decided = self._decide_prepared(prepare(asked, snapshot, self.embedder), snapshot, started)
+            except Exception:  # whatever broke in here, callers still get the heuristic's answer
+                _log.exception("a batch of %d requests failed; the heuristic answers", len(asked))
+                decided = [self._heuristic_answer(request, ()) for request in asked]
+            for row, result in zip(open_rows, decided, strict=True):
+                results[row] = result
+        return [result for result in results if result is not None]
+
+    def _decide_prepared(
+        self, prepared: Prepared, snapshot: EngineSnapshot, started: float
+    ) -> list[Answer | RouterError]:
+        results: list[Answer | RouterError | None] = [
+            None if candidates.any() else _no_candidate(prepared, row)
+            for row, candidates in enumerate(prepared.batch.candidates)
+        ]
+        groups: dict[_FanOutKey, list[int]] = {}
+        for row, request in enumerate(prepared.requests):
+            if results[row] is None:
+                groups.setdefault(_fan_out_key(request, snapshot), []).append(row)
+        for key, rows in groups.items():
+            part = prepared if len(rows) == len(prepared.requests) else prepared.take(rows)
+            for row, answer in zip(rows, self._decide_group(part, key, snapshot, started), strict=True):
+                results[row] = answer
+        return [result for result in results if result is not None]
+
+    def _decide_group(
+        self, prepared: Prepared, key: _FanOutKey, snapshot: EngineSnapshot, started: float
+    ) -> list[Answer | RouterError]:
+        asked = _asked(prepared.requests, snapshot)
+        outcomes = self.threads.run(
+            [snapshot.strategies[name] for name in snapshot.strategies if asked[name].any()],
+            prepared.batch,
+            key.timeout_ms / 1e3,
+            key.max_threads,
+            (lambda so_far: _all_answered(so_far, asked)) if key.first_answer_decides else None,
+        )
+        ballots = collect_ballots(prepared, outcomes, asked, snapshot)
+        answers: list[Answer | None] = [None] * len(prepared.requests)
+        for collapse, rows in _by_collapse(prepared.requests, ballots, snapshot).items():
+            whole = len(rows) == len(answers)
+            part = prepared if whole else prepared.take(rows)
+            votes = ballots if whole else ballots.take(rows)
+            for row, answer in zip(rows, self._answer(part, votes, collapse, outcomes, snapshot, started), strict=True):
+                answers[row] = answer
+        return [
+            self._heuristic_answer(prepared.requests[row], outcomes) if answer is None else answer
+            for row, answer in enumerate(answers)
+        ]
+
+    def _answer(
+        self,
+        prepared: Prepared,
+        ballots: Ballots,
+        collapse: CollapseName,
+        outcomes: Sequence[ThreadOutcome],
+        snapshot: EngineSnapshot,
+        started: float,
+    ) -> list[Answer]:
+        batch = prepared.batch
+        ranking = COLLAPSES[collapse](ballots)
+        estimates = estimate(batch, ballots, outcomes)
+        ranking, reaching = apply_quality_floor(ranking, ballots, estimates, batch)
+        epsilon = np.array(
+            [
+                snapshot.epsilon.get(a.task_type, 0.0) if r.quantum_config.explore else 0.0
+                for r, a in zip(prepared.requests, prepared.analyses, strict=True)
+            ],
+            dtype=np.float32,
+        )
+        drawable = batch.candidates & (estimates.low >= batch.quality_floor[:, None])
+        served = explore(ranking.order[:, 0], ranking.utility, drawable, epsilon, self.rng)
+        decided = Decided(collapse, ballots, ranking, served, estimates, reaching)
+        made = self.ids.make(len(batch))
+        ids = [
+            (decision_id, request.episode.episode_id or decision_id)
+            for decision_id, request in zip(made, prepared.requests, strict=True)
+        ]
+        answers = write_answers(prepared, decided, outcomes, snapshot, ids)
+        seconds = self.clock() - started
+        for answer in answers:
+            answer["execution_time_ms"] = round(seconds * 1e3, 3)
+        events = [
+            DecisionEvent(answer, batch, row, served.distribution[row], seconds) for row, answer in enumerate(answers)
+        ]
+        for listener in self.listeners:
+            listener.on_decided(events)
+        return answers
+
+    def _heuristic_answer(self, request: RouteRequest, outcomes: Sequence[ThreadOutcome]) -> Answer | RouterError:
+        try:
+            answer = self.heuristic(request).model_dump()
+        except RouterError as error:
+            return error
+        reasons = degradations(request.quantum_config.strategies, outcomes)
+        answer["degraded"] = [*reasons, "quantum"]
+        return answer
+
+
+def collect_ballots(
+    prepared: Prepared, outcomes: Sequence[ThreadOutcome], asked: dict[str, BoolArray], snapshot: EngineSnapshot
+) -> Ballots:
+    """Lay the opinions of all strategies side by side, with a bonus for preferred providers."""
+    batch = prepared.batch
+    shape = (len(outcomes), len(batch), len(batch.table))
+    utility = np.zeros(shape, dtype=np.float32)
+    confidence = np.zeros(shape[:2], dtype=np.float32)
+    voting = np.zeros(shape[:2], dtype=np.bool_)
+    for row, outcome in enumerate(outcomes):
+        if outcome.scores is not None:
+            utility[row] = outcome.scores.utility
+            confidence[row] = outcome.scores.confidence
+            voting[row] = ~outcome.scores.abstains & asked[outcome.strategy]
+    for row, request in enumerate(prepared.requests):
+        if request.request.preferred_providers:
+            preferred = np.isin(batch.table.providers, request.request.preferred_providers)
+            utility[:, row, preferred] += snapshot.preferred_bonus
+    reliability = np.array([snapshot.reliability.get(o.strategy, 1.0) for o in outcomes], dtype=np.float32)
+    never = len(outcomes)
+    return Ballots(
+        strategies=tuple(outcome.strategy for outcome in outcomes),
+        utility=utility,
+        confidence=confidence,
+        reliability=np.broadcast_to(reliability[:, None], shape[:2]),
+        voting=voting,
+        arrival=np.array([never if o.arrival is None else o.arrival for o in outcomes], dtype=np.int64),
+        candidates=batch.candidates,
+        cost_usd=batch.cost_usd,
+    )
+
+
+def estimate(batch: RouteBatch, ballots: Ballots, outcomes: Sequence[ThreadOutcome]) -> Estimates:
+    """Combine the strategies' calibrated P(success); where none has one, the prior of the catalog stands.
+
+    Args:
+        batch: For priors.
+        ballots: For weights.
+        outcomes: In the order of the ballots.
+    """
+    success, evidence = batch.success, batch.evidence
+    weights = vote_weights(ballots)
+    total = np.zeros(len(batch), dtype=np.float32)
+    mean_success, mean_evidence = np.zeros_like(success), np.zeros_like(evidence)
+    for weight, outcome in zip(weights, outcomes, strict=True):
+        if outcome.scores is not None and outcome.scores.success is not None:
+            behind = evidence if outcome.scores.evidence is None else outcome.scores.evidence
+            mean_success += weight[:, None] * outcome.scores.success
+            mean_evidence += weight[:, None] * behind
+            total += weight
+    if total.any():
+        known = (total > 0)[:, None]
+        scale = np.maximum(total, 1e-12)[:, None]
+        success = np.where(known, mean_success / scale, success)
+        evidence = np.where(known, mean_evidence / scale, evidence)
+    success = np.clip(success, 0.0, 1.0)
+    low, high = wilson(success, evidence)
+    return Estimates(success, low, high)
+
+
+def apply_quality_floor(
+    ranking: Ranking, ballots: Ballots, estimates: Estimates, batch: RouteBatch
+) -> tuple[Ranking, IntArray]:
+    """Where a request has a floor, put the cheapest candidate first whose lower bound reaches it.
+
+    Candidates that do not reach it follow, the closest first.
+
+    Args:
+        ranking: From the collapse.
+        ballots: For candidates and costs.
+        estimates: For lower bounds.
+        batch: For floors.
+
+    Returns:
+        The ranking, and (B,) how many candidates reach the floor; -1 where there is none.
+    """
+    floor = batch.quality_floor
+    reaches = (estimates.low >= floor[:, None]) & batch.candidates
+    reaching = np.where(floor > 0, reaches.sum(axis=1), -1)
+    if not (floor > 0).any():
+        return ranking, reaching
+    # 2 > low + ... : any that reaches stands before any that does not, and among the former the cheaper first.
+    cheap = 1.0 / (1.0 + batch.cost_usd)
+    order = best_first(np.where(reaches, 2.0 + cheap, estimates.low), ballots)
+    chosen = np.where((floor > 0)[:, None], order, ranking.order)
+    agrees = (ranking.first == chosen[:, 0]) & ballots.voting
+    return (
+        Ranking(
+            chosen,
+            ranking.utility,
+            ranking.confidence,
+            ranking.decider,
+            agrees.sum(axis=0),
+            ranking.voters,
+            ranking.first,
+        ),
+        reaching,
+    )
+
+
+def _name_error(request: RouteRequest, snapshot: EngineSnapshot) -> RouterError | None:
+    try:
+        check_names(request, snapshot)
+    except RouterError as error:
+        return error
+    return None
+
+
+def _no_candidate(prepared: Prepared, row: int) -> NoEligibleModelError:
+    kind = AllUnavailableError if prepared.gated.only_unavailable(row) else NoEligibleModelError
+    return kind(prepared.gated.exclusions(row, prepared.requests[row]))
+
+
+def _collapse_of(request: RouteRequest, snapshot: EngineSnapshot) -> CollapseName:
+    return request.quantum_config.collapse_strategy or snapshot.collapse
+
+
+def _fan_out_key(request: RouteRequest, snapshot: EngineSnapshot) -> _FanOutKey:
+    options = request.quantum_config
+    first = _collapse_of(request, snapshot) == "first_success"
+    return _FanOutKey(options.timeout_ms, options.max_threads, first)
+
+
+def _asked(requests: Sequence[RouteRequest], snapshot: EngineSnapshot) -> dict[str, BoolArray]:
+    """(B,) for each strategy: whether a request wants its opinion."""
+    return {
+        name: np.array([was_asked(r.quantum_config.strategies, name) for r in requests], dtype=np.bool_)
+        for name in snapshot.strategies
+    }
+
+
+def _all_answered(so_far: Sequence[ThreadOutcome], asked: dict[str, BoolArray]) -> bool:
+    """Whether every request has an opinion from somebody it asked."""
+    answered = np.zeros(len(next(iter(asked.values()))), dtype=np.bool_)
+    for outcome in so_far:
+        if outcome.scores is not None:
+            answered |= ~outcome.scores.abstains & asked[outcome.strategy]
+    return bool(answered.all())
+
+
+def _by_collapse(
+    requests: Sequence[RouteRequest], ballots: Ballots, snapshot: EngineSnapshot
+) -> dict[CollapseName, list[int]]:
+    rows: dict[CollapseName, list[int]] = {}
+    for row, (request, votes) in enumerate(zip(requests, ballots.voting.T, strict=True)):
+        if votes.any():
+            rows.setdefault(_collapse_of(request, snapshot), []).append(row)
+    return rows

@@ -1,0 +1,54 @@
+"""Everything a decision rests on that may change while the engine runs, as one value that is swapped whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+
+from monkey_coder.catalog.table import ModelTable
+from monkey_coder.models import TASK_TYPES, CollapseName
+from monkey_coder.ports import FloatArray, Strategy
+from monkey_coder.quantum.state_encoder import encode_models
+
+DEFAULT_EPSILON = 0.02
+
+
+@dataclass(frozen=True)
+class EngineSnapshot:
+    """What one batch sees from its first stage to its last.
+
+    Attributes:
+        table: The models with their prices, limits and present profiles.
+        strategies: By name, in the order in which they are reported.
+        reliability: How far each strategy has deserved its confidence so far, at least 0; absent means 1.
+        collapse: The default collapse.
+        epsilon: Probability of exploring, by task type; absent means none.
+        preferred_bonus: Successes that a preferred provider's models are worth more.
+        max_alternatives: Runners-up in an answer.
+        policy_version: Number of the policy that the DQN strategy serves; None while there is none.
+        config_version: Number of the configuration.
+    """
+
+    table: ModelTable
+    strategies: Mapping[str, Strategy]
+    reliability: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    collapse: CollapseName = "weighted"
+    epsilon: Mapping[str, float] = field(
+        default_factory=lambda: MappingProxyType(dict.fromkeys(TASK_TYPES, DEFAULT_EPSILON))
+    )
+    preferred_bonus: float = 0.05
+    max_alternatives: int = 20
+    policy_version: int | None = None
+    config_version: int = 1
+
+    @cached_property
+    def model_features(self) -> FloatArray:
+        """(M, F) the models as the encoder sees them."""
+        return encode_models(self.table)
+
+    @cached_property
+    def model_names(self) -> tuple[str, ...]:
+        """Refs without their providers."""
+        return tuple(ref.partition("/")[2] for ref in self.table.refs)

@@ -1,0 +1,82 @@
+"""Settings of the processes, from environment variables that begin with MONKEY_CODER_."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from monkey_coder.errors import SettingsError
+from monkey_coder.models import CollapseName
+
+PREFIX: Final = "MONKEY_CODER_"
+
+
+class Settings(BaseModel):
+    """What an operator may set. Each field is read from MONKEY_CODER_<NAME IN CAPITALS>."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    catalog: Annotated[Path | None, Field(description="A catalog file that replaces or extends the default one.")] = (
+        None
+    )
+    state_dir: Annotated[Path, Field(description="Where policies and the secret of this deployment live.")] = Path(
+        "var"
+    )
+    quantum: Annotated[bool, Field(description="Whether POST /v1/route asks the quantum engine before Gary8D.")] = True
+    collapse: Annotated[CollapseName, Field(description="Collapse of requests that name none.")] = "weighted"
+    explore: Annotated[bool, Field(description="Whether the engine may try other candidates to learn.")] = True
+    max_body_bytes: Annotated[int, Field(ge=1024, description="Largest request body in bytes.")] = 1024 * 1024
+    max_batch: Annotated[int, Field(ge=1, le=4096, description="Requests decided together.")] = 64
+    max_queue: Annotated[int, Field(ge=1, description="Requests that may wait before further ones get 503.")] = 4096
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read the settings.
+
+        Raises:
+            SettingsError: A variable that does not exist or has a bad value; the message names it and the mend.
+        """
+        given = {k.removeprefix(PREFIX).lower(): v for k, v in environment.items() if k.startswith(PREFIX)}
+        for name in given:
+            if name not in cls.model_fields:
+                near = get_close_matches(name, cls.model_fields, n=1)
+                hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
+                raise SettingsError(f"there is no setting {PREFIX}{name.upper()}{hint}")
+        try:
+            settings = cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SettingsError(f"{PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from error
+        settings.require_safe_address()
+        return settings
+
+    def require_safe_address(self) -> None:
+        """Refuse to listen where others could connect while there is no key to ask them for.
+
+        Raises:
+            SettingsError: The address is not a loopback address.
+        """
+        if self.host == "localhost":
+            return
+        try:
+            loopback = ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise SettingsError(
+                f"refusing to listen on {self.host}: no API keys are configured, so anybody who reaches that address "
+                "could use the router; listen on 127.0.0.1, and put an authenticating proxy in front"
+            )
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables that `from_environment` reads back to the same settings."""
+        return {
+            f"{PREFIX}{name.upper()}": str(value)
+            for name, value in self.model_dump(mode="json", exclude_none=True).items()
+        }
