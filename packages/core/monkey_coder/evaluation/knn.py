@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
 import numpy as np
@@ -13,8 +13,8 @@ from monkey_coder.evaluation.verifier import GOOD_ENOUGH
 from monkey_coder.ports import FloatArray, TextEmbedder
 
 NEIGHBOURS: Final = 60
-BACK_OFF: Final = 10.0
-"""How many neighbours the next wider estimate is worth once something failed (neighbourhood, all rows, prior)."""
+BACK_OFFS: Final = (1.0, 3.0, 10.0, 30.0, 100.0)
+"""How many neighbours the next wider estimate may be worth once something failed (neighbourhood, all rows, prior)."""
 
 _CHUNK: Final = 512
 
@@ -25,8 +25,8 @@ class Knn:
 
     The first attempt uses the plain means of the nearest prompts. After rejections, each neighbour counts by the
     probability that the same models would have been rejected on it. As fewer and fewer neighbours agree, the estimate
-    backs off to all training rows, weighed likewise, and these to the prior. It stops where no further attempt is
-    worth its price.
+    backs off to all training rows, weighed likewise, and these to the prior; how soon is tuned by leaving each training
+    row out. It stops where no further attempt is worth its price.
     """
 
     embedder: TextEmbedder
@@ -36,9 +36,11 @@ class Knn:
     _kept: PerTasks[NDArray[np.intp]] = field(default_factory=PerTasks, repr=False)
 
     def fit(self, train: TrainingView) -> None:
-        """Remember the training rows."""
-        self._memory = _Memory.of(train, self.embedder.embed(train.tasks.prompts))
-        self._kept = PerTasks()
+        """Remember the training rows, and tune the back-off where there are further attempts."""
+        memory = _Memory.of(train, self.embedder.embed(train.tasks.prompts))
+        if train.attempts > 1:
+            memory = replace(memory, back_off=tuned_back_off(memory, train))
+        self._memory, self._kept = memory, PerTasks()
 
     def choose(self, state: EpisodeState, cost_weight: float) -> NDArray[np.intp]:
         """Take the untried model of highest estimated utility, if it is worth it."""
@@ -80,6 +82,7 @@ class _Memory:
     rejected: NDArray[np.float64]
     prior: NDArray[np.float64]
     prior_if_rejected: NDArray[np.float64]
+    back_off: float = BACK_OFFS[0]
 
     @classmethod
     def of(cls, train: TrainingView, vectors: FloatArray) -> _Memory:
@@ -117,15 +120,40 @@ class _Memory:
         patterns, pattern = np.unique(np.sort(tried, axis=1), axis=0, return_inverse=True)
         pattern = pattern.reshape(-1)
         weight = np.stack([self.rejected[:, p].prod(axis=1) for p in patterns])
-        wide = (weight @ self.score + BACK_OFF * self._prior(patterns)) / (weight.sum(axis=1, keepdims=True) + BACK_OFF)
+        k = self.back_off
+        wide = (weight @ self.score + k * self._prior(patterns)) / (weight.sum(axis=1, keepdims=True) + k)
         local = weight[pattern[:, None], near]
-        total = np.einsum("nk,nkm->nm", local, self.score[near]) + BACK_OFF * wide[pattern]
-        return total / (local.sum(axis=1, keepdims=True) + BACK_OFF), cost
+        total = np.einsum("nk,nkm->nm", local, self.score[near]) + k * wide[pattern]
+        return total / (local.sum(axis=1, keepdims=True) + k), cost
 
     def _prior(self, patterns: NDArray[np.intp]) -> NDArray[np.float64]:
         prior = np.tile(self.prior, (len(patterns), 1))
         np.put_along_axis(prior, patterns, self.prior_if_rejected[patterns], axis=1)
         return prior
+
+
+def tuned_back_off(memory: _Memory, train: TrainingView) -> float:
+    """The back-off with the least squared error on the training rows where the strongest model failed.
+
+    Each row is estimated from the rows nearest to it but itself.
+    """
+    strongest = int(train.models.prior.argmax())
+    failed = np.flatnonzero(train.scores[:, strongest] < GOOD_ENOUGH)
+    known = ~np.isnan(train.scores[failed])
+    known[:, strongest] = False
+    if not known.any():
+        return BACK_OFFS[-1]
+    near = nearest(memory.vectors, memory.vectors[failed], NEIGHBOURS + 1)
+    itself_last = np.argsort(near == failed[:, None], axis=1, kind="stable")
+    near = np.take_along_axis(near, itself_last, axis=1)[:, :-1]
+    tried = np.full((len(failed), 1), strongest)
+    truth = np.where(known, train.scores[failed], 0.0)
+
+    def squared_error(back_off: float) -> float:
+        estimate, _ = replace(memory, back_off=back_off).estimate(near, tried)
+        return float(((estimate - truth)[known] ** 2).sum())
+
+    return min(BACK_OFFS, key=squared_error)
 
 
 def nearest(vectors: FloatArray, asked: FloatArray, count: int = NEIGHBOURS) -> NDArray[np.intp]:

@@ -21,9 +21,8 @@ from monkey_coder.evaluation.tables import (
     read_table,
     task_type,
 )
+from monkey_coder.evaluation.verifier import uniform
 from monkey_coder.models import TASK_TYPES
-
-PLACEBO_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def prepare(plan: Plan) -> Prepared:
         )
     has_costs = test.costs is not None and all(_knows_costs(part.train) for part in parts)
     if plan.placebo:
-        test = shuffle_outcomes(test, np.random.default_rng(PLACEBO_SEED))
+        test = shuffle_outcomes(test)
     return Prepared(plan, test, parts, dropped, has_costs, tuple(notes))
 
 
@@ -197,9 +196,10 @@ def describe_tasks(table: OutcomeTable) -> Tasks:
     return Tasks(table.prompts, table.tasks, table.domains, types)
 
 
-def shuffle_outcomes(table: OutcomeTable, rng: np.random.Generator) -> OutcomeTable:
-    """Permute, in each row, which model got which (score, cost) pair."""
-    order = rng.permuted(np.tile(np.arange(len(table.models)), (len(table), 1)), axis=1)
+def shuffle_outcomes(table: OutcomeTable) -> OutcomeTable:
+    """Permute, in each row, which model got which (score, cost) pair; by a hash, so that anyone can repeat it."""
+    draws = np.array([[uniform("placebo", task, model) for model in table.models] for task in table.ids])
+    order = draws.reshape(table.scores.shape).argsort(axis=1)
     costs = None if table.costs is None else np.take_along_axis(table.costs, order, axis=1)
     return replace(table, scores=np.take_along_axis(table.scores, order, axis=1), costs=costs)
 

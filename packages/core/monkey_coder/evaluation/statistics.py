@@ -154,7 +154,8 @@ def _aiq(
     knots = np.sort(np.concatenate([bounds, cost.clip(low[:, None], high[:, None])], axis=1), axis=1)
     height = frontier(cost, success, knots)
     area = ((height[:, 1:] + height[:, :-1]) / 2.0 * np.diff(knots, axis=1)).sum(axis=1)
-    return np.divide(area, high - low, out=height[:, 0].copy(), where=high > low)
+    mean: NDArray[np.float64] = np.divide(area, high - low, out=height[:, 0].copy(), where=high > low)
+    return mean
 
 
 def frontier_band(

@@ -13,7 +13,7 @@ GOOD_ENOUGH: Final = 0.5
 """A true score from here on is a success."""
 
 
-def uniform(seed: int, task_id: str, model: str) -> float:
+def uniform(seed: int | str, task_id: str, model: str) -> float:
     """The first 8 bytes of SHA-256 of ``"{seed}:{id}:{model}"``, big-endian, as a fraction of 2**64."""
     return int.from_bytes(sha256(f"{seed}:{task_id}:{model}".encode()).digest()[:8], "big") / 2**64
 
