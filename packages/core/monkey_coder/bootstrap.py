@@ -25,6 +25,7 @@ from monkey_coder.quantum.batching import Batcher
 from monkey_coder.quantum.embedding import StaticEmbedder
 from monkey_coder.quantum.gates import apply_gates
 from monkey_coder.quantum.identifiers import SignedIds
+from monkey_coder.quantum.interval import wilson
 from monkey_coder.quantum.metrics_collector import MetricsCollector
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.reward import worth
@@ -92,7 +93,7 @@ def open_core(settings: Settings) -> Iterator[Core]:
         registry = CollectorRegistry()
         metrics = MetricsCollector(registry)
         ids = SignedIds(deployment_secret(settings.state_dir), time.time, os.urandom)
-        gary8d = partial(AdvancedRouter, table, gate=apply_gates, worth=worth, new_id=ids.make_one)
+        gary8d = partial(AdvancedRouter, table, gate=apply_gates, worth=worth, interval=wilson, make_ids=ids.make)
         manager = QuantumRoutingManager(
             snapshot=lambda: snapshot,
             embedder=StaticEmbedder.load(),

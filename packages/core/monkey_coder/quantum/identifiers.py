@@ -46,10 +46,6 @@ class SignedIds:
         bodies = [stamp + noise[start : start + _RANDOM_BYTES] for start in range(0, len(noise), _RANDOM_BYTES)]
         return [urlsafe_b64encode(body + self._code(body)).decode("ascii") for body in bodies]
 
-    def make_one(self) -> str:
-        """Return one new id."""
-        return self.make(1)[0]
-
     def issued_at(self, decision_id: str) -> float | None:
         """When an id was made, in seconds since 1970; None for one that this deployment never made."""
         try:
