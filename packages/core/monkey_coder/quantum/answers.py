@@ -76,24 +76,30 @@ def write_answers(
     Returns:
         One answer per row, without `execution_time_ms`.
     """
-    batch = prepared.batch
-    order = _chain(decided)
-    columns = order.tolist()
-    numbers = _numbers(prepared, decided, order)
-    candidate_counts: list[int] = np.sum(batch.candidates, axis=1).tolist()
-    firsts = decided.ranking.first.T.tolist()
-    confidences = np.round(decided.ballots.confidence.astype(np.float64), 4).T.tolist()
-    voting = decided.ballots.voting.T.tolist()
-    confidence = np.round(decided.ranking.confidence.astype(np.float64), 4).tolist()
-    propensity = np.round(decided.served.propensity.astype(np.float64), 6).tolist()
-    explored = decided.served.explored.tolist()
-    deciders = decided.ranking.decider.tolist()
-    times = [None if o.seconds is None else round(o.seconds * 1e3, 3) for o in outcomes]
+    ranking, served, ballots = decided.ranking, decided.served, decided.ballots
     providers, names, refs = snapshot.table.providers, snapshot.model_names, snapshot.table.refs
-    answers = []
-    for row, request in enumerate(prepared.requests):
-        analysis = prepared.analyses[row]
-        ranked = [
+    order = _chain(decided, snapshot.max_alternatives)
+    chains: list[list[int]] = order.tolist()
+    numbers = _numbers(prepared, decided, order)
+    counts: list[int] = np.sum(prepared.batch.candidates, axis=1).tolist()
+    winners: list[int] = ranking.order[:, 0].tolist()
+    tallies = zip(
+        ranking.decider.tolist(),
+        ranking.support.tolist(),
+        ranking.voters.tolist(),
+        decided.reaching.tolist(),
+        _rounded(ranking.confidence, 4),
+        served.explored.tolist(),
+        _rounded(served.propensity, 6),
+        strict=True,
+    )
+    threads = _thread_results(ballots, ranking, outcomes, refs)
+    degraded_by_all = degradations(None, outcomes)
+    answers: list[Answer] = []
+    for row, (decider, support, voters, reaching, confidence, explored, propensity) in enumerate(tallies):
+        request, analysis = prepared.requests[row], prepared.analyses[row]
+        options = request.quantum_config
+        chosen, *alternatives = [
             {
                 "provider": providers[column],
                 "model": names[column],
@@ -107,10 +113,9 @@ def write_answers(
                 },
             }
             for column, (success, low, high, cost, latency, score) in zip(
-                columns[row][: min(candidate_counts[row], snapshot.max_alternatives + 1)], numbers[row], strict=False
+                chains[row][: counts[row]], numbers[row], strict=False
             )
         ]
-        chosen = ranked[0]
         answers.append(
             {
                 "decision_id": ids[row][0],
@@ -118,38 +123,66 @@ def write_answers(
                 "provider": chosen["provider"],
                 "model": chosen["model"],
                 "persona": persona_for(request.request, analysis),
-                "confidence": confidence[row],
+                "confidence": confidence,
                 "expected": chosen["expected"],
-                "strategy_used": decided.ballots.strategies[deciders[row]],
+                "strategy_used": ballots.strategies[decider],
                 "collapse_strategy": decided.collapse,
-                "collapse_reasoning": sentence(decided, row, refs),
-                "explored": explored[row],
-                "propensity": propensity[row],
-                "alternatives": ranked[1:],
-                "excluded": [e.model_dump() for e in prepared.gated.exclusions(row, request)]
-                if candidate_counts[row] < len(refs)
+                "collapse_reasoning": sentence(
+                    decided.collapse,
+                    refs[winners[row]],
+                    ballots.strategies[decider],
+                    support,
+                    voters,
+                    reaching,
+                    refs[chains[row][0]] if explored else None,
+                ),
+                "explored": explored,
+                "propensity": propensity,
+                "alternatives": alternatives,
+                "excluded": [exclusion.model_dump() for exclusion in prepared.gated.exclusions(row, request)]
+                if counts[row] < len(refs)
                 else [],
-                "thread_results": [
-                    {
-                        "strategy": outcome.strategy,
-                        "status": outcome.status,
-                        "model": refs[firsts[row][s]] if voting[row][s] else None,
-                        "confidence": confidences[row][s] if voting[row][s] else None,
-                        "execution_time_ms": times[s],
-                    }
-                    for s, outcome in enumerate(outcomes)
-                    if was_asked(request.quantum_config.strategies, outcome.strategy)
-                ],
+                "thread_results": threads[row]
+                if options.strategies is None
+                else [result for result in threads[row] if result["strategy"] in options.strategies],
                 "complexity": {"score": round(analysis.complexity, 4), "level": analysis.level},
                 "context_type": analysis.context_type,
-                "cache": "bypass" if request.quantum_config.cache == "bypass" else "miss",
+                "cache": "bypass" if options.cache == "bypass" else "miss",
                 "policy_version": snapshot.policy_version,
                 "config_version": snapshot.config_version,
                 "experiment": None,
-                "degraded": degradations(request.quantum_config.strategies, outcomes),
+                "degraded": degraded_by_all
+                if options.strategies is None
+                else degradations(options.strategies, outcomes),
             }
         )
     return answers
+
+
+def _thread_results(
+    ballots: Ballots, ranking: Ranking, outcomes: Sequence[ThreadOutcome], refs: Sequence[str]
+) -> list[list[dict[str, Any]]]:
+    """What every strategy did, for each row."""
+    about = [
+        (outcome.strategy, outcome.status, None if outcome.seconds is None else round(outcome.seconds * 1e3, 3))
+        for outcome in outcomes
+    ]
+    firsts: list[list[int]] = ranking.first.T.tolist()
+    voting: list[list[bool]] = ballots.voting.T.tolist()
+    confidences = _rounded(ballots.confidence.T, 4)
+    return [
+        [
+            {
+                "strategy": strategy,
+                "status": status,
+                "model": refs[first] if votes else None,
+                "confidence": confidence if votes else None,
+                "execution_time_ms": time_ms,
+            }
+            for (strategy, status, time_ms), first, votes, confidence in zip(about, *row, strict=True)
+        ]
+        for row in zip(firsts, voting, confidences, strict=True)
+    ]
 
 
 def was_asked(requested: Sequence[str] | None, strategy: str) -> bool:
@@ -164,54 +197,68 @@ def degradations(requested: Sequence[str] | None, outcomes: Sequence[ThreadOutco
     return [reason for status, reason in reasons.items() if status in statuses]
 
 
-def sentence(decided: Decided, row: int, refs: Sequence[str]) -> str:
-    """Say in one true sentence how the collapse came to its decision."""
-    ranking = decided.ranking
-    winner = refs[ranking.order[row, 0]]
-    reaching = int(decided.reaching[row])
+def sentence(
+    collapse: str, winner: str, decider: str, support: int, voters: int, reaching: int, tried_instead: str | None
+) -> str:
+    """Say in one true sentence how the collapse came to its decision.
+
+    Args:
+        collapse: Its name.
+        winner: Ref of the model that it put first.
+        decider: The strategy that carried the decision.
+        support: How many strategies put the winner first.
+        voters: How many strategies voted.
+        reaching: How many candidates surely reach the quality floor; -1 where there is none.
+        tried_instead: Ref of the model that exploration serves instead of the winner.
+    """
+    share = f"{support} of {voters} strategies put it first"
     if reaching > 0:
         said = f"{winner} is the cheapest of {reaching} candidates that surely reach the quality floor"
+    elif reaching == 0:
+        said = f"no candidate surely reaches the quality floor; {winner} comes closest"
+    elif collapse == "best_score":
+        said = f"{winner} is the choice of {decider}, the most confident strategy; {share}"
+    elif collapse == "first_success":
+        said = f"{winner} is the choice of {decider}, the first strategy to answer"
+    elif collapse == "combined":
+        said = f"{winner} has the best mean rank; {share}"
+    elif collapse == "consensus" and 2 * support > voters:
+        said = f"a majority agrees on {winner}; {share}"
+    elif collapse == "consensus":
+        said = f"there is no majority, and {winner} leads among the models named most often; {share}"
     else:
-        said = _how_it_won(decided, row, winner)
-        if reaching == 0:
-            said = f"no candidate surely reaches the quality floor; {winner} comes closest"
-    if decided.served.explored[row]:
-        said += f"; to learn, {refs[decided.served.column[row]]} is tried instead"
-    return said + "."
+        said = f"{winner} has the highest weighted utility; {share}"
+    return f"{said}; to learn, {tried_instead} is tried instead." if tried_instead else f"{said}."
 
 
-def _how_it_won(decided: Decided, row: int, winner: str) -> str:
-    ranking = decided.ranking
-    decider = decided.ballots.strategies[ranking.decider[row]]
-    share = f"{ranking.support[row]} of {ranking.voters[row]} strategies put it first"
-    match decided.collapse:
-        case "best_score":
-            return f"{winner} is the choice of {decider}, the most confident strategy; {share}"
-        case "first_success":
-            return f"{winner} is the choice of {decider}, the first strategy to answer"
-        case "consensus":
-            kind = "a majority agrees on" if ranking.majority[row] else "no majority, and the weighted mean prefers"
-            return f"{kind} {winner}; {share}"
-        case "combined":
-            return f"{winner} has the best mean rank; {share}"
-        case _:
-            return f"{winner} has the highest weighted utility; {share}"
-
-
-def _chain(decided: Decided) -> NDArray[np.int64]:
-    """(B, M) the served model first, then the ranking without it."""
+def _chain(decided: Decided, length: int) -> NDArray[np.int64]:
+    """(B, K) the served model first, then the ranking without it, as far as answers tell of it."""
     order, column = decided.ranking.order, decided.served.column
     keyed = np.where(order == column[:, None], -1, np.arange(order.shape[1]))
-    return np.take_along_axis(order, np.argsort(keyed, axis=1, kind="stable"), axis=1)
+    chain = np.take_along_axis(order, np.argsort(keyed, axis=1, kind="stable"), axis=1)
+    return chain[:, : length + 1]
 
 
 def _numbers(prepared: Prepared, decided: Decided, order: NDArray[np.int64]) -> list[list[list[float]]]:
-    """Success, low, high, USD, milliseconds and utility of every model, in the order of the chain."""
+    """Success, low, high, USD, milliseconds and utility of the first models of each chain."""
     batch, estimates = prepared.batch, decided.estimates
-    success = np.stack([estimates.success, estimates.low, estimates.high], axis=-1).astype(np.float64).round(4)
-    cost = prepared.gated.cost_usd.round(8)
-    latency = (batch.latency_s.astype(np.float64) * 1e3).round(1)
-    utility = decided.ranking.utility.astype(np.float64).round(4)
-    stacked = np.concatenate([success, cost[..., None], latency[..., None], utility[..., None]], axis=-1)
-    numbers: list[list[list[float]]] = np.take_along_axis(stacked, order[..., None], axis=1).tolist()
+    columns = (
+        (estimates.success, 4),
+        (estimates.low, 4),
+        (estimates.high, 4),
+        (prepared.gated.cost_usd, 8),
+        (batch.latency_s * np.float32(1e3), 1),
+        (decided.ranking.utility, 4),
+    )
+    stacked = np.empty((*order.shape, len(columns)), dtype=np.float64)
+    for place, (values, digits) in enumerate(columns):
+        stacked[..., place] = np.take_along_axis(values, order, axis=1)
+        stacked[..., place].round(digits, out=stacked[..., place])
+    numbers: list[list[list[float]]] = stacked.tolist()
     return numbers
+
+
+def _rounded(values: FloatArray, digits: int) -> list[Any]:
+    """The same as a list of plain floats that print short."""
+    listed: list[Any] = values.astype(np.float64).round(digits).tolist()
+    return listed

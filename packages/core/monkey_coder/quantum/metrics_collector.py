@@ -71,18 +71,24 @@ class MetricsCollector:
         models: Tally[tuple[str, str, str]] = Tally()
         results: Tally[tuple[str, str]] = Tally()
         degraded: Tally[str] = Tally()
+        seconds: dict[str, list[float]] = {}
         for event in events:
             answer = event.answer
             models[answer["provider"], answer["model"], answer["collapse_strategy"]] += 1
-            results.update((thread["strategy"], thread["status"]) for thread in answer["thread_results"])
             degraded.update(answer["degraded"])
-            self._duration.labels(answer["cache"]).observe(event.duration_s)
-        for labels, count in models.items():
-            self._decisions.labels(*labels).inc(count)
-        for labels_of_result, count in results.items():
-            self._strategy_results.labels(*labels_of_result).inc(count)
+            seconds.setdefault(answer["cache"], []).append(event.duration_s)
+            for thread in answer["thread_results"]:
+                results[thread["strategy"], thread["status"]] += 1
+        for decision, count in models.items():
+            self._decisions.labels(*decision).inc(count)
+        for result, count in results.items():
+            self._strategy_results.labels(*result).inc(count)
         for reason, count in degraded.items():
             self._degraded.labels(reason).inc(count)
+        for cache, durations in seconds.items():
+            observe = self._duration.labels(cache).observe
+            for duration in durations:
+                observe(duration)
         if events:
             for thread in events[0].answer["thread_results"]:
                 if thread["execution_time_ms"] is not None:

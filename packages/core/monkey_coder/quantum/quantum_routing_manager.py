@@ -110,9 +110,9 @@ class QuantumRoutingManager:
     def _decide_prepared(
         self, prepared: Prepared, snapshot: EngineSnapshot, started: float
     ) -> list[Answer | RouterError]:
+        left: list[int] = np.sum(prepared.batch.candidates, axis=1).tolist()
         results: list[Answer | RouterError | None] = [
-            None if candidates.any() else _no_candidate(prepared, row)
-            for row, candidates in enumerate(prepared.batch.candidates)
+            None if count else _no_candidate(prepared, row) for row, count in enumerate(left)
         ]
         groups: dict[_FanOutKey, list[int]] = {}
         for row, request in enumerate(prepared.requests):
@@ -322,10 +322,10 @@ def _fan_out_key(request: RouteRequest, snapshot: EngineSnapshot) -> _FanOutKey:
 
 def _asked(requests: Sequence[RouteRequest], snapshot: EngineSnapshot) -> dict[str, BoolArray]:
     """(B,) for each strategy: whether a request wants its opinion."""
-    return {
-        name: np.array([was_asked(r.quantum_config.strategies, name) for r in requests], dtype=np.bool_)
-        for name in snapshot.strategies
-    }
+    named = [request.quantum_config.strategies for request in requests]
+    if not any(named):
+        return dict.fromkeys(snapshot.strategies, np.ones(len(requests), dtype=np.bool_))
+    return {name: np.array([was_asked(names, name) for names in named], dtype=np.bool_) for name in snapshot.strategies}
 
 
 def _all_answered(so_far: Sequence[ThreadOutcome], asked: dict[str, BoolArray]) -> bool:
@@ -341,7 +341,8 @@ def _by_collapse(
     requests: Sequence[RouteRequest], ballots: Ballots, snapshot: EngineSnapshot
 ) -> dict[CollapseName, list[int]]:
     rows: dict[CollapseName, list[int]] = {}
-    for row, (request, votes) in enumerate(zip(requests, ballots.voting.T, strict=True)):
-        if votes.any():
+    voters: list[int] = np.sum(ballots.voting, axis=0).tolist()
+    for row, (request, votes) in enumerate(zip(requests, voters, strict=True)):
+        if votes:
             rows.setdefault(_collapse_of(request, snapshot), []).append(row)
     return rows

@@ -39,7 +39,7 @@ class EngineSnapshot:
         default_factory=lambda: MappingProxyType(dict.fromkeys(TASK_TYPES, DEFAULT_EPSILON))
     )
     preferred_bonus: float = 0.05
-    max_alternatives: int = 20
+    max_alternatives: int = 10
     policy_version: int | None = None
     config_version: int = 1
 
