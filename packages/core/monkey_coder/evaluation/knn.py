@@ -103,13 +103,14 @@ class _Memory:
         )
 
     def estimate(
-        self, near: NDArray[np.intp], tried: NDArray[np.intp]
+        self, near: NDArray[np.intp], tried: NDArray[np.intp], itself: NDArray[np.intp] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Estimate each model's score and cost on n tasks from the (n, k) rows near them.
 
         Args:
             near: (n, k) training rows.
             tried: (n, t) models that were rejected.
+            itself: (n,) the training row that each task is, to be left out; None for other tasks.
 
         Returns:
             (n, M) expected score, given the rejections (of a tried model: of its rejected answer), and (n, M) USD.
@@ -121,9 +122,13 @@ class _Memory:
         pattern = pattern.reshape(-1)
         weight = np.stack([self.rejected[:, p].prod(axis=1) for p in patterns])
         k = self.back_off
-        wide = (weight @ self.score + k * self._prior(patterns)) / (weight.sum(axis=1, keepdims=True) + k)
+        total, count = (weight @ self.score)[pattern], weight.sum(axis=1)[pattern][:, None]
+        if itself is not None:
+            own = weight[pattern, itself][:, None]
+            total, count = total - own * self.score[itself], count - own
+        wide = (total + k * self._prior(patterns)[pattern]) / (count + k)
         local = weight[pattern[:, None], near]
-        total = np.einsum("nk,nkm->nm", local, self.score[near]) + k * wide[pattern]
+        total = np.einsum("nk,nkm->nm", local, self.score[near]) + k * wide
         return total / (local.sum(axis=1, keepdims=True) + k), cost
 
     def _prior(self, patterns: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -150,7 +155,7 @@ def tuned_back_off(memory: _Memory, train: TrainingView) -> float:
     truth = np.where(known, train.scores[failed], 0.0)
 
     def squared_error(back_off: float) -> float:
-        estimate, _ = replace(memory, back_off=back_off).estimate(near, tried)
+        estimate, _ = replace(memory, back_off=back_off).estimate(near, tried, failed)
         return float(((estimate - truth)[known] ** 2).sum())
 
     return min(BACK_OFFS, key=squared_error)

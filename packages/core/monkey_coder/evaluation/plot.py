@@ -97,6 +97,7 @@ def _label_best(
                 ha=side,
                 fontsize=_LABEL_POINTS,
                 zorder=6,
+                bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6},
             )
             box = text.get_window_extent(renderer)
             others = (each for each in taken if each is not dots[i])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monkey_coder.evaluation.gary8d import Gary8D
 from monkey_coder.evaluation.knn import Knn
 from monkey_coder.evaluation.ladder import Ladder
 from monkey_coder.evaluation.protocol import Routers
@@ -14,6 +15,7 @@ def builtin_routers() -> Routers:
         "random": lambda _: Random(),
         "cheapest": lambda _: Cheapest(),
         "best_single": lambda _: BestSingle(),
+        "gary8d": lambda _: Gary8D(),
         "ladder": lambda _: Ladder(),
         "knn": lambda context: Knn(context.embedder()),
     }

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from monkey_coder.evaluation.analysis import Comparison, Difference, Point, RouterResult
+from monkey_coder.evaluation.protocol import ORACLE
 from monkey_coder.evaluation.statistics import Interval
 
 YARDSTICKS: Final = ("best_single", "ladder")
@@ -199,7 +200,7 @@ def _placebo_table(comparison: Comparison) -> Table:
         ["router", "success", "attempts", "contains 0"],
     )
     for each in comparison.paired:
-        if each.against == CHANCE:
+        if each.against == CHANCE and each.router != ORACLE:
             inside = each.success.low <= 0.0 <= each.success.high
             table.add_row(each.router, _signed(each.success), _signed(each.attempts), "yes" if inside else "no")
     return table
