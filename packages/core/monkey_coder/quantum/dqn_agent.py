@@ -140,7 +140,7 @@ class DQNAgent:
             torch.as_tensor(self._features, device=self.device), torch.arange(count, device=self.device)
         )
         self._noise = torch.Generator(self.device).manual_seed(config.seed)
-        self._optimizer = torch.optim.AdamW(_groups(self.online, config), lr=config.learning_rate)
+        self._optimizer = torch.optim.AdamW(_groups(self.online, config), lr=config.learning_rate, fused=True)
 
     @property
     def epsilon(self) -> float:

@@ -328,7 +328,7 @@ class ExperienceBuffer:
             ValueError: The file is damaged, or not a replay file of this version.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 about = json.loads(str(file[f"about.{_FORMAT}"]))
                 schema = {name: ArraySpec(tuple(shape), dtype) for name, (shape, dtype) in about["schema"].items()}
                 priority = None if about["priority"] is None else Prioritisation(*about["priority"])
