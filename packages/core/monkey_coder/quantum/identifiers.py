@@ -1,8 +1,8 @@
 """Decision ids that carry their own authentication code.
 
 Any process that knows the secret can tell a real id from a forged one, and how old it is, before the log has
-it. An id is 8 bytes of time (microseconds since 1970) and randomness, then a keyed BLAKE2b code (RFC 7693),
-in URL-safe base64.
+it. An id is 7 bytes of time (microseconds since 1970), 8 of randomness and 9 of a keyed BLAKE2b code
+(RFC 7693), in URL-safe base64; every id has one spelling, so that it can be compared as text.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class SignedIds:
             raw = urlsafe_b64decode(decision_id.encode("ascii"))
         except (Base64Error, UnicodeEncodeError):
             return None
-        if len(raw) != _BODY_BYTES + _CODE_BYTES or not compare_digest(
-            raw[_BODY_BYTES:], self._code(raw[:_BODY_BYTES])
-        ):
+        if len(raw) != _BODY_BYTES + _CODE_BYTES or urlsafe_b64encode(raw).decode("ascii") != decision_id:
+            return None  # the decoder skips what is not base64: a second spelling would pass for another decision
+        if not compare_digest(raw[_BODY_BYTES:], self._code(raw[:_BODY_BYTES])):
             return None
         return int.from_bytes(raw[:_TIME_BYTES]) / 1e6
 
