@@ -9,11 +9,15 @@ the references are the expected cost of the dearest and the latency of the slowe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.models import Preferences
+
+MOST_WEIGHT: Final = 1e12
+"""Upper bound of lambda and mu, far beyond what can matter, so that preferences of any size give finite utilities."""
 
 
 def reference_weights(
@@ -27,16 +31,20 @@ def reference_weights(
         latency_ref: (B,) seconds of the slowest candidate; where it is 0, likewise.
 
     Returns:
-        (B,) lambda in success per USD, and (B,) mu in success per second.
+        (B,) lambda in success per USD, and (B,) mu in success per second; each from 0 to `MOST_WEIGHT`.
     """
     rows = [
         (1.0 / p.value_usd, 0.0, 0.0) if p.value_usd is not None else (0.0, p.cost / p.quality, p.latency / p.quality)
         for p in preferences
     ]
     fixed, cost, latency = np.array(rows, dtype=np.float64).reshape(-1, 3).T
-    per_usd = fixed + np.divide(cost, cost_ref, out=np.zeros_like(cost), where=cost_ref > 0)
-    per_second = np.divide(latency, latency_ref, out=np.zeros_like(latency), where=latency_ref > 0)
-    return per_usd.astype(np.float32), per_second.astype(np.float32)
+    with np.errstate(over="ignore"):  # what overflows is cut off below
+        per_usd = fixed + np.divide(cost, cost_ref, out=np.zeros_like(cost), where=cost_ref > 0)
+        per_second = np.divide(latency, latency_ref, out=np.zeros_like(latency), where=latency_ref > 0)
+    return (
+        np.minimum(per_usd, MOST_WEIGHT).astype(np.float32),
+        np.minimum(per_second, MOST_WEIGHT).astype(np.float32),
+    )
 
 
 def utility(
