@@ -133,7 +133,7 @@ def best_score(ballots: Ballots) -> Ranking:
 
 def first_success(ballots: Ballots) -> Ranking:
     """The strategy that answered first decides alone."""
-    never = len(ballots.strategies)
+    never = len(ballots.strategies) + 1  # later than a vote whose arrival nobody noted
     decider = np.argmin(np.where(ballots.voting, ballots.arrival[:, None], never), axis=0)
     return _decided_by(decider, ballots)
 
