@@ -13,7 +13,8 @@ blocks another. After repeated timeouts it is benched, and probed with one batch
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -127,20 +128,25 @@ class _FanOut:
 
     def __init__(
         self,
-        threads: Sequence[QuantumThread],
+        threads: Iterable[QuantumThread],
         batch: RouteBatch,
         enough: Callable[[Sequence[ThreadOutcome]], bool] | None,
     ) -> None:
         self._batch = batch
         self._enough = enough
-        self._left = len(threads)
+        self._waiting = deque(threads)
+        self._left = len(self._waiting)
         self._changed = threading.Condition()
         self.arrived: list[QuantumThread] = []
         self.satisfied = False
 
-    def run_lane(self, threads: Sequence[QuantumThread]) -> None:
-        """Run some of the threads, one after the other; called in the pool."""
-        for thread in threads:
+    def run_lane(self) -> None:
+        """Run threads one after the other until none is left; called in the pool, at once for each lane."""
+        while True:
+            try:
+                thread = self._waiting.popleft()
+            except IndexError:  # asking for its length first would race with the other lanes
+                return
             thread.run(self._batch)
             with self._changed:
                 self._left -= 1
@@ -229,9 +235,8 @@ class ThreadManager:
         threads = [QuantumThread(strategy, self.clock) for strategy in strategies]
         able = [thread for thread in threads if self._may_run(thread.strategy.name)]
         fan_out = _FanOut(able, batch, enough)
-        lanes = min(max_threads or len(able), len(able))
-        for lane in range(lanes):
-            self._pool.submit(fan_out.run_lane, able[lane::lanes])
+        for _ in range(min(max_threads or len(able), len(able))):
+            self._pool.submit(fan_out.run_lane)
         fan_out.wait(timeout_s)
         for thread in threads:
             self._settle(thread, asked=thread in able, satisfied=fan_out.satisfied)
