@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -83,7 +84,21 @@ def create_app(
 
 def create_app_from_environment() -> Front:
     """Factory for server processes that are started by name."""
-    return create_app(Settings.from_environment(os.environ))
+    return create_app(Settings.from_environment(os.environ), _open_and_settle)
+
+
+@asynccontextmanager
+async def _open_and_settle(settings: Settings) -> AsyncIterator[Engine]:
+    """Open the engine, then keep the garbage collector away from all that lives as long as the process.
+
+    Answers are trees without cycles and go by reference count; full collections would only walk the catalog,
+    the prices and the tokenizer again and again, in the middle of a batch.
+    """
+    async with open_engine(settings) as engine:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        yield engine
 
 
 def _add_endpoints(api: FastAPI) -> None:

@@ -242,7 +242,7 @@ def _chain(decided: Decided, length: int) -> NDArray[np.int64]:
 def _numbers(prepared: Prepared, decided: Decided, order: NDArray[np.int64]) -> list[list[list[float]]]:
     """Success, low, high, USD, milliseconds and utility of the first models of each chain."""
     batch, estimates = prepared.batch, decided.estimates
-    columns = (
+    columns: tuple[tuple[NDArray[np.floating], int], ...] = (
         (estimates.success, 4),
         (estimates.low, 4),
         (estimates.high, 4),

@@ -100,7 +100,7 @@ class QuantumRoutingManager:
             asked = [requests[row] for row in open_rows]
             try:
                 decided = self._decide_prepared(prepare(asked, snapshot, self.embedder), snapshot, started)
-            except Exception:  # whatever broke in here, callers still get the heuristic's answer
+            except Exception:  # noqa: BLE001 - whatever broke in here, callers still get the heuristic's answer
                 _log.exception("a batch of %d requests failed; the heuristic answers", len(asked))
                 decided = [self._heuristic_answer(request, ()) for request in asked]
             for row, result in zip(open_rows, decided, strict=True):
@@ -213,7 +213,9 @@ def collect_ballots(
             voting[row] = ~outcome.scores.abstains & asked[outcome.strategy]
     for row, request in enumerate(prepared.requests):
         if request.request.preferred_providers:
-            preferred = np.isin(batch.table.providers, request.request.preferred_providers)
+            # A set, not np.isin: an array of strings is as wide as the longest, which the caller chooses.
+            wanted = frozenset(request.request.preferred_providers)
+            preferred = np.array([provider in wanted for provider in batch.table.providers])
             utility[:, row, preferred] += snapshot.preferred_bonus
     reliability = np.array([snapshot.reliability.get(o.strategy, 1.0) for o in outcomes], dtype=np.float32)
     never = len(outcomes)
