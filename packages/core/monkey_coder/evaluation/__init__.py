@@ -1,1 +1,1 @@
-"""Comparing routers by the rules of docs/evaluation.md."""
+"""Comparing routers by the rules of docs/reference/evaluation.md."""

@@ -116,10 +116,10 @@ def frontier(cost: NDArray[np.float64], success: NDArray[np.float64], at: NDArra
     # of it alone is reachable too, by leaving money unspent.
     left = x <= asked
     flat = np.where(left, y, -np.inf).max(axis=-1)
-    run = x[..., None, :] - x[..., :, None]
-    slope = np.divide(y[..., None, :] - y[..., :, None], run, out=np.zeros_like(run), where=run > 0)
-    chord = y[..., :, None] + slope * (asked[..., None] - x[..., :, None])
-    over = left[..., :, None] & (x >= asked)[..., None, :]
+    start, end = x[..., :, None], x[..., None, :]
+    over = left[..., :, None] & (end >= asked[..., None]) & (end > start)
+    part = np.divide(asked[..., None] - start, end - start, out=np.zeros(over.shape), where=over)
+    chord = y[..., :, None] + part * (y[..., None, :] - y[..., :, None])
     height: NDArray[np.float64] = np.maximum(flat, np.where(over, chord, -np.inf).max(axis=(-2, -1)))
     return height
 
