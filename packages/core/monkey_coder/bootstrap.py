@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextma
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from tempfile import mkstemp
 from types import MappingProxyType
 
 import numpy as np
@@ -18,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from monkey_coder.catalog.catalog import Catalog, load_catalog
 from monkey_coder.core.routing import AdvancedRouter
-from monkey_coder.errors import RouterError
+from monkey_coder.errors import RouterError, SettingsError
 from monkey_coder.models import TASK_TYPES, ExecuteRequest, RouteRequest
 from monkey_coder.quantum.answers import Answer
 from monkey_coder.quantum.batching import Batcher
@@ -135,14 +136,30 @@ _WARM_UP = RouteRequest(request=ExecuteRequest(prompt="Warm up: load what the fi
 
 
 def deployment_secret(state_dir: Path) -> bytes:
-    """Read the secret that signs decision ids; the first process makes it, for this user alone."""
+    """Read the secret that signs decision ids; the first process makes it, for this user alone.
+
+    Raises:
+        SettingsError: The directory cannot be used, or the secret in it is damaged.
+    """
     path = state_dir / "secret"
-    state_dir.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        fresh = state_dir / f"secret.{os.getpid()}"
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(os.urandom(SECRET_BYTES))
-        with suppress(FileExistsError):  # another process was first: its secret is everybody's
-            os.link(fresh, path)
-        fresh.unlink()
-    return path.read_bytes()
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            descriptor, fresh = mkstemp(prefix="secret.", dir=state_dir)  # readable by this user alone
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(os.urandom(SECRET_BYTES))
+            with suppress(FileExistsError):  # another process was first: its secret is everybody's
+                os.link(fresh, path)
+            Path(fresh).unlink()
+        secret = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"the state directory {state_dir} cannot be used ({error.strerror}: {error.filename}); "
+            "set MONKEY_CODER_STATE_DIR to a directory that this user may write to"
+        ) from error
+    if len(secret) != SECRET_BYTES:
+        raise SettingsError(
+            f"{path} has {len(secret)} bytes instead of {SECRET_BYTES}; restore it, or delete it to get a new one "
+            "(decision ids made before will no longer be accepted)"
+        )
+    return secret

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import click
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from monkey_coder import __version__
 from monkey_coder.commands import catalog, evaluate, route, serve
-from monkey_coder.errors import InvalidRequestError, RouterError, SettingsError
+from monkey_coder.errors import (
+    InvalidRequestError,
+    NoEligibleModelError,
+    RouterError,
+    SettingsError,
+    UnknownModelError,
+    UnknownStrategyError,
+)
+
+BAD_USAGE = (SettingsError, InvalidRequestError, UnknownModelError, UnknownStrategyError)
 
 app = typer.Typer(
     name="monkey-coder",
@@ -36,19 +45,21 @@ def about(version: bool = typer.Option(False, "--version", help="Say the version
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors of ours become one line on standard error."""
     try:
-        code = typer.main.get_command(app).main(list(arguments), prog_name="monkey-coder", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except click.Abort:
-        return 130
-    except (SettingsError, InvalidRequestError) as error:
+        typer.main.get_command(app).main(list(arguments), prog_name="monkey-coder")
+    except SystemExit as end:  # how typer ends every command, after it has told what was wrong with the usage
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BAD_USAGE as error:
         return _complain(error, 2)
     except RouterError as error:
         return _complain(error, 1)
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 def _complain(error: RouterError, code: int) -> int:
-    Console(stderr=True).print(f"[red]error[/red] ({error.code}): {error}", highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[red]error[/red] ({error.code}): {escape(str(error))}")
+    if isinstance(error, NoEligibleModelError):
+        for exclusion in error.excluded:
+            said = f"excluded {exclusion.model}: {exclusion.reason}, {exclusion.detail}"
+            console.print(said, style="dim", markup=False)
     return code

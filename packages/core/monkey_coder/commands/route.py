@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 from pydantic import ValidationError
 from rich.console import Console
@@ -62,7 +61,7 @@ def route(
         ),
     }
     try:
-        request = RouteRequest.model_validate_json(orjson.dumps(body))
+        request = RouteRequest.model_validate(body, strict=False)
     except ValidationError as error:
         raise from_validation(error) from error
     settings = Settings.from_environment(os.environ)
@@ -91,7 +90,10 @@ def _print(decision: RoutingDecision, console: Console) -> None:
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("model", "P(success)", "90% interval", "cost USD", "latency s", "utility"):
-        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True, overflow="fold")
+        if heading == "model":  # long refs go on in the next line rather than push numbers out of sight
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     rows: list[tuple[str, Expected, float | None]] = [(decision.ref, decision.expected, None)]
     rows += [(f"{a.provider}/{a.model}", a.expected, a.score) for a in decision.alternatives]
     for number, (ref, expected, score) in enumerate(rows):
