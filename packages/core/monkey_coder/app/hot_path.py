@@ -6,6 +6,7 @@ well (`main` declares it with the same `respond`), so that the OpenAPI document 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -14,13 +15,15 @@ from pydantic import ValidationError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monkey_coder.app.problems import error_response
+from monkey_coder.app.problems import INTERNAL, error_response
 from monkey_coder.bootstrap import Engine
 from monkey_coder.errors import BodyTooLargeError, RouterError
 from monkey_coder.models import RouteRequest
 from monkey_coder.validation import from_validation
 
 PATH: Final = "/v1/quantum/route"
+
+_log = logging.getLogger(__name__)
 
 
 class ClientGoneError(Exception):
@@ -42,8 +45,10 @@ class Front:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        """Serve one request; HEAD is answered like GET, and the server leaves out the body."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        if scope["type"] != "http" or scope["method"] in ("GET", "OPTIONS"):
             await self.app(scope, receive, send)
             return
         try:
@@ -51,6 +56,8 @@ class Front:
         except ClientGoneError:
             return
         except BodyTooLargeError as error:
+            if scope["path"] == PATH:
+                self._engine().metrics.on_finished(error.code)
             await error_response(error)(scope, receive, send)
             return
         if scope["path"] == PATH and scope["method"] == "POST":
@@ -63,16 +70,29 @@ class Front:
 async def respond(body: bytes, engine: Engine) -> Response:
     """Decide one request, from the bytes of its body to the response."""
     try:
-        answer = await engine.batcher.submit(RouteRequest.model_validate_json(body))
-    except ValidationError as error:
-        answer = from_validation(error)
+        answer = await engine.batcher.submit(parse(body))
     except RouterError as error:
         answer = error
+    except Exception:  # noqa: BLE001 - whatever it was belongs into the log, and not into the answer
+        _log.exception("a request failed")
+        answer = RouterError(INTERNAL)
     if isinstance(answer, RouterError):
         engine.metrics.on_finished(answer.code)
         return error_response(answer)
     engine.metrics.on_finished("decided")
     return Response(orjson.dumps(answer), media_type="application/json")
+
+
+def parse(body: bytes) -> RouteRequest:
+    """Read a request from the bytes of a body.
+
+    Raises:
+        InvalidRequestError: It is not JSON, or not a request; the error names every field that is wrong.
+    """
+    try:
+        return RouteRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise from_validation(error) from error
 
 
 async def read_body(receive: Receive, limit_bytes: int) -> bytes:

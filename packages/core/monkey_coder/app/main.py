@@ -17,8 +17,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from monkey_coder import __version__
-from monkey_coder.app.hot_path import PATH, Front, respond
-from monkey_coder.app.problems import MEDIA_TYPE, error_response, problem_response
+from monkey_coder.app.hot_path import PATH, Front, parse, respond
+from monkey_coder.app.problems import INTERNAL, MEDIA_TYPE, error_response, problem_response
 from monkey_coder.bootstrap import Engine, open_engine
 from monkey_coder.errors import RouterError
 from monkey_coder.models import Problem, RouteRequest, RoutingDecision
@@ -33,6 +33,9 @@ def engine_of(request: Request) -> Engine:
 
 
 RunningEngine = Annotated[Engine, Depends(engine_of)]
+
+LONGEST_PATH = 200
+"""Characters of an unknown path that are said back."""
 
 
 _ROUTE_BODY: Mapping[str, Any] = {
@@ -75,6 +78,7 @@ def create_app(
         lifespan=lifespan,
         docs_url="/docs",
         redoc_url=None,
+        redirect_slashes=False,
     )
     _add_error_handlers(api)
     _add_endpoints(api)
@@ -106,9 +110,17 @@ def _add_endpoints(api: FastAPI) -> None:
     async def quantum_route(request: Request, engine: RunningEngine) -> Response:
         return await respond(await request.body(), engine)
 
-    @api.post("/v1/route", summary="The Gary8D front door, which obeys the feature flag")
-    async def route(body: RouteRequest, engine: RunningEngine) -> RoutingDecision:
-        return await run_in_threadpool(engine.router.route_request, body)
+    front_door = "The Gary8D front door, which obeys the feature flag"
+
+    @api.post("/v1/route", summary=front_door, response_model=RoutingDecision, **_ROUTE_BODY)
+    async def route(request: Request, engine: RunningEngine) -> Response:
+        try:
+            decision = await run_in_threadpool(engine.router.route_request, parse(await request.body()))
+        except RouterError as error:
+            engine.metrics.on_finished(error.code)
+            raise
+        engine.metrics.on_finished("decided")
+        return Response(decision.model_dump_json(), media_type="application/json")
 
     @api.get("/v1/quantum/models", summary="The catalog")
     async def models(engine: RunningEngine) -> dict[str, Any]:
@@ -145,17 +157,19 @@ def _add_error_handlers(api: FastAPI) -> None:
         return error_response(from_mistakes(error.errors()))
 
     @api.exception_handler(HTTPException)
-    async def framework(_: Request, error: HTTPException) -> Response:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    async def framework(request: Request, error: HTTPException) -> Response:
+        code, mend = {404: ("not_found", "; /openapi.json lists what there is"), 405: ("method_not_allowed", "")}.get(
+            error.status_code, ("http_error", "")
+        )
         title = str(error.detail)
-        return problem_response(Problem(title=title, status=error.status_code, code=code, detail=title))
+        detail = f"{title}: {request.method} {request.url.path[:LONGEST_PATH]}{mend}"
+        response = problem_response(Problem(title=title, status=error.status_code, code=code, detail=detail))
+        response.headers.update(error.headers or {})
+        return response
 
     @api.exception_handler(Exception)
     async def unexpected(_: Request, __: Exception) -> Response:
-        detail = "something broke inside; the log of the server says what"
-        return problem_response(
-            Problem(title="Internal Server Error", status=500, code="internal_error", detail=detail)
-        )
+        return error_response(RouterError(INTERNAL))
 
 
 def _openapi(api: FastAPI) -> dict[str, Any]:
@@ -163,8 +177,9 @@ def _openapi(api: FastAPI) -> dict[str, Any]:
     if api.openapi_schema is None:
         document = get_openapi(title=api.title, version=api.version, routes=api.routes)
         schemas = document["components"]["schemas"]
-        problem = Problem.model_json_schema()
-        schemas["Problem"] = problem
+        for read_by_hand in (RouteRequest, Problem):
+            schema = read_by_hand.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= schema.pop("$defs", {}) | {read_by_hand.__name__: schema}
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -12,6 +12,7 @@ from monkey_coder.errors import RouterError
 from monkey_coder.models import Problem
 
 MEDIA_TYPE: Final = "application/problem+json"
+INTERNAL: Final = "something broke inside; the log of the server says what"
 
 
 def problem_response(problem: Problem, retry_after_s: float | None = None) -> Response:

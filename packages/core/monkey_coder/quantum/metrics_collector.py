@@ -63,7 +63,7 @@ class MetricsCollector:
         self._queue_depth.set(waiting)
 
     def on_finished(self, outcome: str, count: int = 1) -> None:
-        """Note requests that ended: decided, invalid, no_eligible_model, overloaded, or failed."""
+        """Note requests that ended: `decided`, or the code of the error (`monkey_coder.errors`)."""
         self._requests.labels(outcome).inc(count)
 
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
