@@ -103,7 +103,9 @@ class Requirements(Value):
     tools: bool = False
     vision: bool = False
     json_mode: bool = False
-    regions: Annotated[tuple[str, ...], Field(max_length=64, description="Any of these will do; empty: anywhere.")] = ()
+    regions: Annotated[
+        tuple[str, ...], Field(max_length=64, fail_fast=True, description="Any of these; empty: anywhere.")
+    ] = ()
 
 
 class ExecuteRequest(Value):
@@ -112,10 +114,10 @@ class ExecuteRequest(Value):
     prompt: Annotated[str, Field(min_length=1)]
     task_type: TaskType | None = None
     persona: Persona | None = None
-    files: Annotated[tuple[SourceFile, ...], Field(max_length=10_000)] = ()
-    preferred_providers: Annotated[tuple[str, ...], Field(max_length=256)] = ()
-    allowed_models: Annotated[tuple[ModelRef, ...], Field(max_length=4096)] = ()
-    excluded_models: Annotated[tuple[ModelRef, ...], Field(max_length=4096)] = ()
+    files: Annotated[tuple[SourceFile, ...], Field(max_length=10_000, fail_fast=True)] = ()
+    preferred_providers: Annotated[tuple[str, ...], Field(max_length=256, fail_fast=True)] = ()
+    allowed_models: Annotated[tuple[ModelRef, ...], Field(max_length=4096, fail_fast=True)] = ()
+    excluded_models: Annotated[tuple[ModelRef, ...], Field(max_length=4096, fail_fast=True)] = ()
     requires: Requirements = Requirements()
     input_tokens: Annotated[Tokens | None, Field(description="Overrides the estimate from prompt and files.")] = None
     expected_output_tokens: Tokens | None = None
@@ -159,13 +161,13 @@ class Episode(Value):
     """What has been tried already."""
 
     episode_id: Identifier | None = None
-    attempts: Annotated[tuple[Attempt, ...], Field(max_length=100)] = ()
+    attempts: Annotated[tuple[Attempt, ...], Field(max_length=100, fail_fast=True)] = ()
 
 
 class QuantumOptions(Value):
     """How this one decision shall be made; null means the configured default."""
 
-    strategies: Annotated[tuple[StrategyName, ...] | None, Field(min_length=1, max_length=32)] = None
+    strategies: Annotated[tuple[StrategyName, ...] | None, Field(min_length=1, max_length=32, fail_fast=True)] = None
     collapse_strategy: CollapseName | None = None
     max_threads: Annotated[int | None, Field(ge=1, le=64)] = None
     timeout_ms: Annotated[int, Field(ge=1, le=1000, description="Deadline of the fan-out.")] = 50
