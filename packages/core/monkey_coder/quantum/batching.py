@@ -88,6 +88,8 @@ class Batcher(Generic[Request, Answer]):
         loop = asyncio.get_running_loop()
         try:
             answers = await loop.run_in_executor(self._executor, self._decide, [request for request, _ in batch])
+            if len(answers) != len(batch):
+                raise RuntimeError(f"{len(batch)} requests got {len(answers)} answers")  # noqa: TRY301 - for callers
         except Exception as error:  # noqa: BLE001 - whatever broke this batch goes to its callers, and spares the next
             for _, future in batch:
                 if not future.done():
