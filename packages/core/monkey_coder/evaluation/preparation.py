@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from monkey_coder.evaluation.tables import (
 )
 from monkey_coder.evaluation.verifier import uniform
 from monkey_coder.models import TASK_TYPES
+
+SHOWN_MODELS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def prepare(plan: Plan) -> Prepared:
     if len(test) == 0 or any(len(part.train) == 0 for part in parts):
         raise OutcomeTableError(
             f"{train.source}: {len(test)} test rows and {min((len(p.train) for p in parts), default=0)} training rows "
-            "are left; both are needed"
+            + "; ".join(["are left; both are needed", *notes])
         )
     has_costs = test.costs is not None and all(_knows_costs(part.train) for part in parts)
     if plan.placebo:
@@ -225,7 +228,8 @@ def _models(train: OutcomeTable, test: OutcomeTable, priors: Mapping[str, float]
     models = tuple(model for model in test.models if model in common or model in priors)
     left_out = [m for m in dict.fromkeys((*train.models, *test.models)) if m not in models]
     if left_out:
-        notes.append(f"left out, for lack of outcomes in one of the tables: {', '.join(left_out)}")
+        shown = ", ".join(left_out[:SHOWN_MODELS]) + (", ..." if len(left_out) > SHOWN_MODELS else "")
+        notes.append(f"{len(left_out)} models were left out, for lack of outcomes in one of the tables: {shown}")
     if not models:
         raise OutcomeTableError(
             f"{train.source} and {test.source} have no model in common with outcomes on {COVERAGE:.0%} of the rows"
