@@ -18,6 +18,7 @@ from monkey_coder.quantum.dqn_agent import DQNAgent, DQNConfig, pick_device, rep
 from monkey_coder.quantum.dqn_config import PRESETS
 from monkey_coder.quantum.experience_buffer import ArraySpec, ExperienceBuffer, Prioritisation, Steps
 from monkey_coder.quantum.policy_file import NetworkConfig, NetworkShape
+from monkey_coder.quantum.training_monitor import TrainingPoint, judge, largest_return
 
 SMALL = NetworkConfig(state_hidden=(16,), model_hidden=(8,), width=8, failed_width=2)
 BEST = np.array([0, 1, 2, 1])  # the model that suits each state
@@ -384,3 +385,18 @@ def test_models_come_and_go() -> None:
 def test_the_device_is_chosen_by_itself() -> None:
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert pick_device("cpu").type == "cpu"
+
+
+def test_a_run_whose_values_grow_without_bound_is_seen_to_diverge() -> None:
+    """A step that leads back to itself, undiscounted, has no finite value; no episode here is longer than 4 steps."""
+    config = DQNConfig(network=SMALL, batch_size=16, learning_rate=1e-2, huber_delta=None, tau=1.0)
+    agent, buffer, rng = agent_for(config), memory(config), np.random.default_rng(0)
+    loop = replace(one_step(np.arange(4), np.zeros(4, int), np.ones(4)), terminated=np.zeros(4, bool))
+    buffer.add(agent.transitions(loop))
+    history: list[TrainingPoint] = []
+    while len(history) < 40 and judge(history, largest_return(0.0, 1.0, 1.0, 4)).status == "healthy":
+        reports = [replay(agent, buffer, rng) for _ in range(20)]
+        history.append(TrainingPoint(agent.steps, reports[-1].loss, max(report.max_abs_q for report in reports)))
+    verdict = judge(history, largest_return(0.0, 1.0, 1.0, 4))
+    assert verdict.status == "diverged"
+    assert "no policy can achieve more than 4" in verdict.reason
