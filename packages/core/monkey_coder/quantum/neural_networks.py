@@ -24,9 +24,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import override
 
-from monkey_coder.quantum.policy_file import Activation, NetworkConfig, NetworkShape, PolicyHeader, write_policy
-
-NORM_EPSILON: Final = 1e-5
+from monkey_coder.quantum.policy_file import (
+    NORM_EPSILON,
+    Activation,
+    NetworkConfig,
+    NetworkShape,
+    PolicyHeader,
+    write_policy,
+)
 
 _ACTIVATIONS: Final[Mapping[Activation, Callable[[Tensor], Tensor]]] = MappingProxyType(
     {"relu": torch.relu, "silu": nn.functional.silu, "tanh": torch.tanh}

@@ -18,12 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.errors import PolicyError
-from monkey_coder.quantum.policy_file import Activation, NetworkConfig, PolicyHeader, read_policy
+from monkey_coder.quantum.policy_file import NORM_EPSILON, Activation, NetworkConfig, PolicyHeader, read_policy
 
 FloatArray = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
-
-NORM_EPSILON: Final = np.float32(1e-5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +215,7 @@ def _tower_shapes(name: str, config: NetworkConfig, sizes: Sequence[int]) -> dic
 def _normalised(values: FloatArray) -> FloatArray:
     centred = values - values.mean(axis=-1, keepdims=True)
     variance = np.square(centred).mean(axis=-1, keepdims=True)
-    return np.asarray(centred / np.sqrt(variance + NORM_EPSILON))
+    return np.asarray(centred / np.sqrt(variance + np.float32(NORM_EPSILON)))
 
 
 def _silu(values: FloatArray) -> FloatArray:

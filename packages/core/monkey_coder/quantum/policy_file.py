@@ -26,6 +26,9 @@ NetworkName = Literal["two_tower", "per_model"]
 SlotTerms = Literal["none", "bias", "vector"]
 
 POLICY_FORMAT: Final = 1
+NORM_EPSILON: Final = 1e-5
+"""Added to the variance by layer normalisation."""
+
 _HEADER: Final = "monkey_coder_policy"
 
 
