@@ -209,7 +209,7 @@ def _escalates(success: NDArray[np.floating], failed: BoolArray, providers: IntA
     """(B, M) models that are stronger than all that failed, or of a provider none of whose models failed."""
     strongest = np.where(failed, success, -np.inf).max(axis=1)
     same = (providers[:, None] == providers[None, :]).astype(np.int64)
-    return (success > strongest[:, None]) | (failed.astype(np.int64) @ same == 0)
+    return np.asarray((success > strongest[:, None]) | (failed.astype(np.int64) @ same == 0))
 
 
 def _harder(success: NDArray[np.floating], logits: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -237,11 +237,11 @@ def _no_worse_than_plain(
     mean = np.where(pool, utility, 0.0).sum(axis=1) / count
     cheapest = np.take_along_axis(utility, _cheapest(pool, price, success)[:, None], axis=1)[:, 0]
     best = np.where(pool, utility, -np.inf).max(axis=1)  # a mean of equals may exceed them by a rounding
-    return pool & (utility >= np.minimum(np.maximum(mean, cheapest), best)[:, None])
+    return np.asarray(pool & (utility >= np.minimum(np.maximum(mean, cheapest), best)[:, None]))
 
 
 def _cheapest(pool: BoolArray, price: NDArray[np.floating], success: NDArray[np.floating]) -> IntArray:
     """(B,) the cheapest model of each pool; of equals the strongest, then the first; 0 where the pool is empty."""
     cost = np.where(pool, price, np.inf)
     least = pool & (cost <= cost.min(axis=1, keepdims=True))
-    return np.where(least, success, -np.inf).argmax(axis=1)
+    return np.asarray(np.where(least, success, -np.inf).argmax(axis=1))

@@ -7,6 +7,7 @@ The engine, the gates, and the formulas of utility and interval are handed in: n
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,8 @@ from monkey_coder.models import (
     TaskAnalysis,
 )
 from monkey_coder.ports import BoolArray, Clock, FloatArray, IntArray, RoutingEngine
+
+_log = logging.getLogger(__name__)
 
 
 class GateReport(Protocol):
@@ -76,7 +79,7 @@ class Gate(Protocol):
 
 
 class Worth(Protocol):
-    """The formula of utility; `monkey_coder.quantum.reward.request_utility`."""
+    """The formula of utility; `monkey_coder.quantum.reward.worth`."""
 
     def __call__(
         self,
@@ -168,40 +171,37 @@ class AdvancedRouter:
         whole = request if isinstance(request, RouteRequest) else RouteRequest(request=request)
         if self._quantum is None:
             return self.heuristic(whole)
+        started = self._clock()
         engine, executor = self._quantum
+        pending = None
         try:
             pending = executor.submit(engine.route, whole)
-        except RuntimeError:  # the executor is shut down
-            return self.heuristic(whole, degraded=("quantum",))
-        try:
             return pending.result(timeout=self._timeout_s)
-        except RouterError as error:
-            if error.status != HTTPStatus.INTERNAL_SERVER_ERROR:
+        except Exception as error:  # whatever broke the engine or made it late, the heuristic can answer
+            if isinstance(error, RouterError) and error.status != HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise
-        except Exception:  # noqa: BLE001, S110 - whatever broke the engine, a fallback can answer
-            pass
-        pending.cancel()
-        return self.heuristic(whole, degraded=("quantum",))
+            _log.warning("the engine gave no answer within %g s; the heuristic decides", self._timeout_s, exc_info=True)
+        if pending is not None:
+            pending.cancel()
+        return self._decide(whole, ("quantum",), started)
 
-    def heuristic(self, request: RouteRequest, *, degraded: tuple[Degradation, ...] = ()) -> RoutingDecision:
+    def heuristic(self, request: RouteRequest) -> RoutingDecision:
         """Decide a request by the Gary8D rules alone.
-
-        Args:
-            request: The request.
-            degraded: What should have worked and did not, to be passed on in the answer.
 
         Raises:
             UnknownModelError: The request names a model that is not in the catalog.
             NoEligibleModelError: Every model is excluded.
             AllUnavailableError: Models would fit, but none of them is available.
         """
-        started = self._clock()
+        return self._decide(request, (), self._clock())
+
+    def _decide(self, request: RouteRequest, degraded: tuple[Degradation, ...], started: float) -> RoutingDecision:
         _check_refs(request, self._table)
         task, table = request.request, self._table
         analysis = analyse(task)
-        tokens = estimate_tokens(task, analysis)
+        tokens_in, tokens_out = np.array([estimate_tokens(task, analysis)], dtype=np.int64).T
         tried, failures = _attempts(request, table)
-        report = self._gate([request], table, *(np.array([count], dtype=np.int64) for count in tokens), tried[None, :])
+        report = self._gate([request], table, tokens_in, tokens_out, tried[None, :])
         candidates = report.candidates
         excluded = report.exclusions(0, request)
         if not candidates.any():

@@ -89,27 +89,3 @@ def worth(
     """(B, M) utility of one attempt at each request's own preferences; arguments as in `utility` and `references`."""
     cost_weight, latency_weight = reference_weights(preferences, *references(cost_usd, latency_s, candidates))
     return utility(success, cost_usd, latency_s, cost_weight, latency_weight)
-
-
-def request_utility(
-    preferences: Sequence[Preferences],
-    success: NDArray[np.floating],
-    cost_usd: NDArray[np.floating],
-    latency_s: NDArray[np.floating],
-    candidates: NDArray[np.bool_],
-) -> NDArray[np.float32]:
-    """Expected utility at each request's own preferences, with its own candidates as references.
-
-    Args:
-        preferences: One per request (B).
-        success: (B, M) P(success), 0..1.
-        cost_usd: (B, M) expected cost of an attempt in USD.
-        latency_s: (B, M) expected latency in seconds; (1, M) will do.
-        candidates: (B, M) whose dearest and slowest are the references.
-
-    Returns:
-        (B, M) utilities.
-    """
-    cost_ref = np.where(candidates, cost_usd, 0.0).max(axis=1)
-    latency_ref = np.where(candidates, latency_s, 0.0).max(axis=1)
-    return utility(success, cost_usd, latency_s, *reference_weights(preferences, cost_ref, latency_ref))
