@@ -17,11 +17,15 @@ from monkey_coder.evaluation.protocol import ORACLE
 from monkey_coder.evaluation.statistics import frontier_band
 
 COLOURS: Final = ("#7f7f7f", "#17becf", "#1f77b4", "#8c564b", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#e377c2")
+STYLES: Final = ("-", (0, (5, 2)), (0, (2, 1.5)))
+"""Line styles in turn, so that of routers that do the same none is hidden."""
+
 GRID_POINTS: Final = 120
 BAND_RESAMPLES: Final = 400
 """Resamples behind a shaded interval: enough for the eye."""
 
-_LABEL_PLACES: Final = ((6, -3, "left"), (6, -12, "left"), (6, 6, "left"), (-6, -3, "right"), (-6, -12, "right"))
+_LABEL_PLACES: Final = [(dx, dy) for dy in (-3, -12, 6, -22, 14, -32) for dx in (6, -6)]
+"""Offsets of a label from its dot, in points, the best first."""
 _LABEL_POINTS: Final = 7.5
 
 
@@ -59,7 +63,7 @@ def _draw_frontiers(axes: Axes, comparison: Comparison, canvas: FigureCanvasAgg)
             axes.plot(at, middle, "k--", linewidth=1.2, label=label)
             continue
         colour = COLOURS[i % len(COLOURS)]
-        axes.plot(at, middle, color=colour, linewidth=1.8, label=label)
+        axes.plot(at, middle, color=colour, linewidth=1.9, linestyle=STYLES[i % len(STYLES)], label=label)
         axes.fill_between(at, lower, upper, color=colour, alpha=0.10, linewidth=0)
     axes.axvspan(low, high, color="black", alpha=0.02, linewidth=0)
     axes.set(
@@ -85,31 +89,35 @@ def _label_best(
     """Name the single models that no other beats in both cost and success, where there is room."""
     canvas.draw()  # type: ignore[no-untyped-call]
     renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
-    dots = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(points)]
-    taken: list[Bbox] = list(dots)
     frame = axes.get_window_extent(renderer)
+    dots = _boxes(axes.transData.transform(points), 7)
+    curves = [box for line in axes.lines for box in _boxes(line.get_transform().transform(line.get_xydata()), 1)]
+    labels: list[Bbox] = []
     for i in np.argsort(-points[:, 1], kind="stable"):
         cost, success = points[i]
         if ((points[:, 0] <= cost) & (points[:, 1] > success)).any():
             continue
-        for dx, dy, side in _LABEL_PLACES:
+        in_the_way = [*labels, *(dot for dot in dots if dot is not dots[i]), *curves]
+        for dx, dy in _LABEL_PLACES:
             text = axes.annotate(
                 names[i],
                 (cost, success),
                 xytext=(dx, dy),
                 textcoords="offset points",
-                ha=side,
+                ha="left" if dx > 0 else "right",
                 fontsize=_LABEL_POINTS,
                 zorder=6,
-                bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6},
             )
             box = text.get_window_extent(renderer)
-            others = (each for each in taken if each is not dots[i])
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(each) for each in others):
-                taken.append(box)
+            if inside and not any(box.overlaps(each) for each in in_the_way):
+                labels.append(box)
                 break
             text.remove()
+
+
+def _boxes(pixels: NDArray[np.float64], half: float) -> list[Bbox]:
+    return [Bbox.from_bounds(x - half, y - half, 2 * half, 2 * half) for x, y in pixels]
 
 
 def _draw_success(axes: Axes, comparison: Comparison) -> None:
