@@ -141,8 +141,8 @@ class _FanOut:
         self.satisfied = False
 
     def run_lane(self) -> None:
-        """Run threads one after the other until none is left; called in the pool, at once for each lane."""
-        while True:
+        """Run threads one after the other until none is left or needed; called in the pool, once for each lane."""
+        while not self.satisfied:
             try:
                 thread = self._waiting.popleft()
             except IndexError:  # asking for its length first would race with the other lanes
