@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from monkey_coder.quantum.embedding import HEAD_CHARS, TAIL_CHARS, StaticEmbedder, head_and_tail
 
-ODD = ["\0", "😀" * 40, "\u202e\u05d1\u05d0\u05d2 \u0645\u0631\u062d\u0628\u0627", "e\u0301" * 30, "<s></s><unk>", "\ufffe\U0010ffff", "   \t\n"]
+BIDI = "\u202e\u05d1\u05d0\u05d2 \u0645\u0631\u062d\u0628\u0627"
+ODD = ["\0", "😀" * 40, BIDI, "e\u0301" * 30, "<s></s><unk>", "\ufffe\U0010ffff", "   \t\n"]
 
 
 @settings(max_examples=40)
