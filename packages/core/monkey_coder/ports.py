@@ -39,6 +39,7 @@ class RouteBatch:
         complexity: (B,) 0..1.
         candidates: (B, M) whether the model passed every gate.
         attempts: (B, M) int8: UNTRIED, REJECTED or ACCEPTED.
+        attempts_left: (B,) verified attempts that the caller may still make, this one included; 1: it cannot verify.
         success: (B, M) prior P(success) of each model for the request's task type.
         evidence: (B, M) how many outcomes that prior is worth.
         cost_usd: (B, M) expected cost of one attempt in USD.
@@ -56,6 +57,7 @@ class RouteBatch:
     complexity: FloatArray
     candidates: BoolArray
     attempts: NDArray[np.int8]
+    attempts_left: IntArray
     success: FloatArray
     evidence: FloatArray
     cost_usd: FloatArray

@@ -115,6 +115,7 @@ def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder
         complexity=np.array([analysis.complexity for analysis in analyses], dtype=np.float32),
         candidates=candidates,
         attempts=attempts,
+        attempts_left=np.array([attempts_left(r, snapshot.max_attempts) for r in requests], dtype=np.int64),
         success=table.success[task],
         evidence=table.evidence[task],
         cost_usd=gated.cost_usd.astype(np.float32),
@@ -124,6 +125,18 @@ def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder
         quality_floor=facts.quality_floor,
     )
     return Prepared(requests, analyses, gated, batch)
+
+
+def attempts_left(request: RouteRequest, max_attempts: int) -> int:
+    """How many attempts a caller may still make, this one included.
+
+    A request that names an episode, or attempts, comes from a caller who verifies answers and comes back when one is
+    rejected. Any other is taken as one attempt.
+    """
+    episode = request.episode
+    if episode.episode_id is None and not episode.attempts:
+        return 1
+    return max(1, max_attempts - len(episode.attempts))
 
 
 def _attempts(

@@ -26,6 +26,7 @@ class EngineSnapshot:
         collapse: The default collapse.
         epsilon: Probability of exploring, by task type; absent means none.
         preferred_bonus: Successes that a preferred provider's models are worth more.
+        max_attempts: Attempts of an episode that are planned for; a request outside an episode is one attempt.
         max_alternatives: Runners-up in an answer.
         policy_version: Number of the policy that the DQN strategy serves; None while there is none.
         config_version: Number of the configuration.
@@ -39,6 +40,7 @@ class EngineSnapshot:
         default_factory=lambda: MappingProxyType(dict.fromkeys(TASK_TYPES, DEFAULT_EPSILON))
     )
     preferred_bonus: float = 0.05
+    max_attempts: int = 4
     max_alternatives: int = 10
     policy_version: int | None = None
     config_version: int = 1
