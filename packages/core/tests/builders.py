@@ -116,6 +116,7 @@ def route_batch(
         complexity=each(complexity),
         candidates=np.ones(chances.shape, dtype=np.bool_) if candidates is None else np.array(candidates),
         attempts=np.zeros(chances.shape, dtype=np.int8),
+        attempts_left=np.ones(rows, dtype=np.int64),
         success=chances,
         evidence=np.full(chances.shape, evidence, dtype=np.float32),
         cost_usd=whole(cost_usd, 0.0),
