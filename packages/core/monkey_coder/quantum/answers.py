@@ -35,6 +35,10 @@ class Estimates:
     low: FloatArray
     high: FloatArray
 
+    def take(self, rows: Sequence[int]) -> Estimates:
+        """The estimates for some of the requests."""
+        return Estimates(self.success[rows], self.low[rows], self.high[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Decided:

@@ -136,12 +136,15 @@ class QuantumRoutingManager:
             (lambda so_far: _all_answered(so_far, asked)) if key.first_answer_decides else None,
         )
         ballots = collect_ballots(prepared, outcomes, asked, snapshot)
+        estimates = estimate(prepared.batch, ballots, outcomes)
         answers: list[Answer | None] = [None] * len(prepared.requests)
         for collapse, rows in _by_collapse(prepared.requests, ballots, snapshot).items():
             whole = len(rows) == len(answers)
             part = prepared if whole else prepared.take(rows)
             votes = ballots if whole else ballots.take(rows)
-            for row, answer in zip(rows, self._answer(part, votes, collapse, outcomes, snapshot, started), strict=True):
+            expected = estimates if whole else estimates.take(rows)
+            decided = self._answer(part, votes, expected, collapse, outcomes, snapshot, started)
+            for row, answer in zip(rows, decided, strict=True):
                 answers[row] = answer
         return [
             self._heuristic_answer(prepared.requests[row], outcomes) if answer is None else answer
@@ -152,6 +155,7 @@ class QuantumRoutingManager:
         self,
         prepared: Prepared,
         ballots: Ballots,
+        estimates: Estimates,
         collapse: CollapseName,
         outcomes: Sequence[ThreadOutcome],
         snapshot: EngineSnapshot,
@@ -159,7 +163,6 @@ class QuantumRoutingManager:
     ) -> list[Answer]:
         batch = prepared.batch
         ranking = COLLAPSES[collapse](ballots)
-        estimates = estimate(batch, ballots, outcomes)
         ranking, reaching = apply_quality_floor(ranking, ballots, estimates, batch)
         epsilon = np.array(
             [
@@ -245,9 +248,10 @@ def estimate(batch: RouteBatch, ballots: Ballots, outcomes: Sequence[ThreadOutco
     mean_success, mean_evidence = np.zeros_like(success), np.zeros_like(evidence)
     for weight, outcome in zip(weights, outcomes, strict=True):
         if outcome.scores is not None and outcome.scores.success is not None:
-            behind = evidence if outcome.scores.evidence is None else outcome.scores.evidence
-            mean_success += weight[:, None] * outcome.scores.success
-            mean_evidence += weight[:, None] * behind
+            behind = batch.evidence if outcome.scores.evidence is None else outcome.scores.evidence
+            heard = (weight > 0)[:, None]  # what a strategy holds where it abstains may be no number at all
+            mean_success += weight[:, None] * np.where(heard, outcome.scores.success, 0.0)
+            mean_evidence += weight[:, None] * np.where(heard, behind, 0.0)
             total += weight
     if total.any():
         known = (total > 0)[:, None]
