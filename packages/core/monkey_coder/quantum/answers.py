@@ -167,10 +167,7 @@ def _thread_results(
     ballots: Ballots, ranking: Ranking, outcomes: Sequence[ThreadOutcome], refs: Sequence[str]
 ) -> list[list[dict[str, Any]]]:
     """What every strategy did, for each row."""
-    about = [
-        (outcome.strategy, outcome.status, None if outcome.seconds is None else round(outcome.seconds * 1e3, 3))
-        for outcome in outcomes
-    ]
+    about = [(outcome.strategy, outcome.status, _milliseconds(outcome)) for outcome in outcomes]
     firsts: list[list[int]] = ranking.first.T.tolist()
     voting: list[list[bool]] = ballots.voting.T.tolist()
     confidences = _rounded(ballots.confidence.T, 4)
@@ -187,6 +184,25 @@ def _thread_results(
         ]
         for row in zip(firsts, voting, confidences, strict=True)
     ]
+
+
+def silent_results(requested: Sequence[str] | None, outcomes: Sequence[ThreadOutcome]) -> list[dict[str, Any]]:
+    """What the strategies did that a request asked, when none of them gave it an opinion."""
+    return [
+        {
+            "strategy": outcome.strategy,
+            "status": outcome.status,
+            "model": None,
+            "confidence": None,
+            "execution_time_ms": _milliseconds(outcome),
+        }
+        for outcome in outcomes
+        if was_asked(requested, outcome.strategy)
+    ]
+
+
+def _milliseconds(outcome: ThreadOutcome) -> float | None:
+    return None if outcome.seconds is None else round(outcome.seconds * 1e3, 3)
 
 
 def was_asked(requested: Sequence[str] | None, strategy: str) -> bool:

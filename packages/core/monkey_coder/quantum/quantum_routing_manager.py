@@ -26,7 +26,15 @@ from monkey_coder.ports import (
     RouteBatch,
     TextEmbedder,
 )
-from monkey_coder.quantum.answers import Answer, Decided, Estimates, degradations, was_asked, write_answers
+from monkey_coder.quantum.answers import (
+    Answer,
+    Decided,
+    Estimates,
+    degradations,
+    silent_results,
+    was_asked,
+    write_answers,
+)
 from monkey_coder.quantum.collapse_strategies import COLLAPSES, Ballots, Ranking, best_first, vote_weights
 from monkey_coder.quantum.exploration import explore
 from monkey_coder.quantum.identifiers import SignedIds
@@ -102,7 +110,7 @@ class QuantumRoutingManager:
                 decided = self._decide_prepared(prepare(asked, snapshot, self.embedder), snapshot, started)
             except Exception:  # noqa: BLE001 - whatever broke in here, callers still get the heuristic's answer
                 _log.exception("a batch of %d requests failed; the heuristic answers", len(asked))
-                decided = [self._heuristic_answer(request, ()) for request in asked]
+                decided = [self._heuristic_answer(request, (), started) for request in asked]
             for row, result in zip(open_rows, decided, strict=True):
                 results[row] = result
         return [result for result in results if result is not None]
@@ -147,7 +155,7 @@ class QuantumRoutingManager:
             for row, answer in zip(rows, decided, strict=True):
                 answers[row] = answer
         return [
-            self._heuristic_answer(prepared.requests[row], outcomes) if answer is None else answer
+            self._heuristic_answer(prepared.requests[row], outcomes, started) if answer is None else answer
             for row, answer in enumerate(answers)
         ]
 
@@ -190,13 +198,17 @@ class QuantumRoutingManager:
             listener.on_decided(events)
         return answers
 
-    def _heuristic_answer(self, request: RouteRequest, outcomes: Sequence[ThreadOutcome]) -> Answer | RouterError:
+    def _heuristic_answer(
+        self, request: RouteRequest, outcomes: Sequence[ThreadOutcome], started: float
+    ) -> Answer | RouterError:
         try:
             answer = self.heuristic(request).model_dump()
         except RouterError as error:
             return error
-        reasons = degradations(request.quantum_config.strategies, outcomes)
-        answer["degraded"] = [*reasons, "quantum"]
+        requested = request.quantum_config.strategies
+        answer["thread_results"] = silent_results(requested, outcomes)
+        answer["degraded"] = [*degradations(requested, outcomes), "quantum"]
+        answer["execution_time_ms"] = round((self.clock() - started) * 1e3, 3)
         return answer
 
 
