@@ -1,0 +1,203 @@
+"""P(success) of each model for a request: what its family of tasks says, corrected by a small ensemble that reads it.
+
+A *family* is a group of training rows with the same task name. A request comes without one, so a multinomial logistic
+classifier on the embedding and the text marks says how likely each family is. The *prior* of a model is the mean of its
+success in the families, weighed by these probabilities. An ensemble of small networks (`policy.py`) adds to the prior's
+logit, and the mean of the members is calibrated (Platt 1999) on rows that no member saw.
+
+A request whose embedding is less similar to every training prompt than 99% of these are to each other is *far*: then
+nothing but the overall means is known, and strategies should abstain. A model that the training did not know is judged
+by `new_model.py`.
+
+All of it is immutable numpy; `success_training.py` makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monkey_coder.errors import PolicyError
+from monkey_coder.ports import BoolArray, FloatArray, IntArray
+from monkey_coder.quantum.new_model import NewModelPrior
+from monkey_coder.quantum.policy import EncodedModels, Policy
+from monkey_coder.quantum.policy_file import PolicyHeader
+from monkey_coder.quantum.text_marks import MARKS
+
+EMBEDDING_SCALE: Final = 8.0
+"""The classifier and the ensemble read unit embeddings times this, so that they weigh as much as the marks."""
+
+LEAST_SUCCESS: Final = 0.02
+"""Probabilities are kept this far from 0 and 1: no family is so clear that one outcome could not surprise."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def logit(probability: NDArray[np.floating], least: float = LEAST_SUCCESS) -> FloatArray:
+    """Log odds of probabilities that are first cut to ``least .. 1 - least``."""
+    cut = np.clip(probability, least, 1.0 - least)
+    return np.asarray(np.log(cut / (1.0 - cut)), dtype=np.float32)
+
+
+def sigmoid(value: NDArray[np.floating]) -> FloatArray:
+    """Inverse of `logit`; never overflows."""
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * value), dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class SuccessEstimate:
+    """What is expected of M models on B requests.
+
+    Attributes:
+        success: (B, M) calibrated P(success), 0..1.
+        logits: (B, M) its log odds, cut as by `logit`.
+        prior: (B, M) what the families alone say, 0..1.
+        evidence: (B, M) outcomes that `success` is worth, above 0; sets the width of its interval.
+        far: (B,) unlike anything seen in training; `success` then holds overall means, and strategies should abstain.
+        deviations: (B, P) logits of all P models known to training, each less its mean over the training rows; what
+            `new_model.NewModelPrior` reads.
+    """
+
+    success: FloatArray
+    logits: FloatArray
+    prior: FloatArray
+    evidence: FloatArray
+    far: BoolArray
+    deviations: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.success)
+
+    def take(self, rows: Sequence[int] | IntArray) -> SuccessEstimate:
+        """The same models with some of the requests."""
+        return SuccessEstimate(
+            self.success[rows],
+            self.logits[rows],
+            self.prior[rows],
+            self.evidence[rows],
+            self.far[rows],
+            self.deviations[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SuccessModel:
+    """What training learned about P(success) of P models in G families; embeddings have D dimensions.
+
+    Attributes:
+        models: P model refs.
+        families: G names of families.
+        mark_mean: (MARKS,) mean of each text mark in training.
+        mark_scale: (MARKS,) one over its deviation; 0 for a mark that never varied.
+        family_weight: (D + MARKS, G) weights of the classifier.
+        family_bias: (G,) its biases.
+        family_success: (G, P) shrunk mean success in each family, 0..1.
+        family_evidence: (G, P) how many outcomes are behind it.
+        mean: (P,) mean success over all families, 0..1.
+        references: (R, D) unit embeddings of training prompts.
+        least_similarity: Cosine similarity to the nearest reference below which a request is far.
+        network: The ensemble, whose state is what `inputs` returns and whose slots are the P models.
+        slope: Platt's slope, on log odds.
+        offset: Platt's offset.
+        centre: (P,) mean calibrated logit of each model over the training rows.
+        new_models: How models unknown to training are judged.
+    """
+
+    models: tuple[str, ...]
+    families: tuple[str, ...]
+    mark_mean: FloatArray
+    mark_scale: FloatArray
+    family_weight: FloatArray
+    family_bias: FloatArray
+    family_success: FloatArray
+    family_evidence: FloatArray
+    mean: FloatArray
+    references: FloatArray
+    least_similarity: float
+    network: Policy
+    slope: float
+    offset: float
+    centre: FloatArray
+    new_models: NewModelPrior
+
+    def bind(self, refs: Sequence[str]) -> BoundSuccessModel:
+        """Prepare for the models of a table.
+
+        Args:
+            refs: M model refs, such as `ModelTable.refs`; they may name models unknown to training, and lack others.
+        """
+        slot = {ref: place for place, ref in enumerate(self.models)}
+        slots = np.array([slot.get(ref, -1) for ref in refs], dtype=np.int64)
+        every = self.network.encode_models(self.models, np.zeros((len(self.models), 0), np.float32))
+        return BoundSuccessModel(self, slots, every)
+
+    def features(self, embedding: FloatArray, marks: FloatArray) -> FloatArray:
+        """(B, D + MARKS) what the classifier reads: scaled embedding, and standardised marks cut to -3..3."""
+        return read_features(embedding, marks, self.mark_mean, self.mark_scale)
+
+    def family_probability(self, features: FloatArray) -> FloatArray:
+        """(B, G) P(family) of what `features` returned."""
+        return softmax(features @ self.family_weight + self.family_bias)
+
+    def to_arrays(self) -> tuple[Arrays, dict[str, Any]]:
+        """Return arrays by name, and JSON values: all that `from_arrays` needs."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Self:
+        """Rebuild what `to_arrays` took apart.
+
+        Raises:
+            PolicyError: Something is missing, not finite, or does not fit.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class BoundSuccessModel:
+    """A `SuccessModel` for the models of one table; immutable, may be used from any thread.
+
+    Attributes:
+        model: What was learned.
+        slots: (M,) place of each table model in `model.models`, -1 where training did not know it.
+        encoded: The ensemble's side of all P known models.
+    """
+
+    model: SuccessModel
+    slots: IntArray
+    encoded: EncodedModels
+
+    @property
+    def known(self) -> BoolArray:
+        """(M,) whether training knew the model."""
+        return self.slots >= 0
+
+    def estimate(self, state: FloatArray, embedding: FloatArray, table_success: FloatArray) -> SuccessEstimate:
+        """Judge every model of the table for every request.
+
+        Args:
+            state: (B, S) encoded requests, of which the text marks are read.
+            embedding: (B, D) unit embeddings.
+            table_success: (B, M) the table's P(success), 0..1: believed of models that training did not know.
+        """
+        raise NotImplementedError
+
+
+def read_features(
+    embedding: FloatArray, marks: FloatArray, mark_mean: FloatArray, mark_scale: FloatArray
+) -> FloatArray:
+    """(B, D + MARKS) scaled embedding beside standardised marks, which are cut to -3..3."""
+    out = np.empty((len(embedding), embedding.shape[1] + marks.shape[1]), np.float32)
+    np.multiply(embedding, np.float32(EMBEDDING_SCALE), out=out[:, : embedding.shape[1]])
+    np.clip((marks - mark_mean) * mark_scale, -3.0, 3.0, out=out[:, embedding.shape[1] :])
+    return out
+
+
+def softmax(values: FloatArray) -> FloatArray:
+    """Probabilities along the last axis."""
+    raised = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True), dtype=np.float32)
