@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import uvicorn
 import yaml
-from servers import command
+from servers import command, free_port
 
 import monkey_coder
 from monkey_coder.commands.app import run
@@ -107,6 +109,47 @@ def test_a_bad_option_ends_with_2_and_names_the_field(cli: Run, arguments: tuple
     assert err.startswith("error (")
     assert place in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "code", "words"),
+    [
+        (("--host", "0.0.0.0"), {}, 2, "no API keys are configured"),
+        ((), {"HOST": "::"}, 2, "no API keys are configured"),
+        ((), {"WORKERS": "2"}, 2, "there is no setting MONKEY_CODER_WORKERS"),
+        ((), {"EXPLOR": "0"}, 2, "did you mean MONKEY_CODER_EXPLORE?"),
+        ((), {"MAX_BATCH": "0"}, 2, "MONKEY_CODER_MAX_BATCH"),
+        ((), {"STATE_DIR": "/dev/null"}, 2, "MONKEY_CODER_STATE_DIR"),
+        ((), {"CATALOG": "/no/such.yaml"}, 1, "/no/such.yaml"),
+        (("--workers", "2"), {"CATALOG": "/no/such.yaml"}, 1, "/no/such.yaml"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why_in_one_line(
+    cli: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    settings: dict[str, str],
+    code: int,
+    words: str,
+) -> None:
+    monkeypatch.setattr(uvicorn, "run", lambda *_, **__: pytest.fail("it started"))
+    for name, value in settings.items():
+        monkeypatch.setenv(f"MONKEY_CODER_{name}", value)
+    ended, out, err = cli("serve", "--port", str(free_port()), *arguments)
+    assert (ended, out) == (code, "")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_named(cli: Run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, out, err = cli("serve", "--port", str(port))
+    assert (code, out) == (2, "")
+    assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in err
+    assert "choose another --port" in err
 
 
 def test_route_shows_the_choice_the_reason_and_the_runners_up(cli: Run) -> None:
