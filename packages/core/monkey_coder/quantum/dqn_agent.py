@@ -82,7 +82,14 @@ class LearnReport:
     td_errors: NDArray[np.float32]
 
 
-def td_target(reward: Tensor, next_online: Tensor, next_target: Tensor, terminated: Tensor, discount: Tensor) -> Tensor:
+def td_target(
+    reward: Tensor,
+    next_online: Tensor,
+    next_target: Tensor,
+    terminated: Tensor,
+    discount: Tensor,
+    stop: Tensor | None = None,
+) -> Tensor:
     """Double-DQN target: the online net picks the next model, the target net prices it.
 
     Give the target net's values twice for the plain DQN target. A state without candidates is worth 0.
@@ -93,12 +100,15 @@ def td_target(reward: Tensor, next_online: Tensor, next_target: Tensor, terminat
         next_target: (..., B, M) the same by the target net.
         terminated: (B,) bool; only these do not bootstrap.
         discount: (B,) factor on the value of the next state (the discount to the power of n after n steps).
+        stop: (B,) what ending the episode in the next state is worth, where one may; None: one may not.
 
     Returns:
         (..., B) targets.
     """
     best = next_online.argmax(dim=-1, keepdim=True)
     value = next_target.gather(-1, best).squeeze(-1)
+    if stop is not None:
+        value = torch.maximum(value, stop)
     return reward + torch.where(terminated | (value == -math.inf), 0.0, discount * value)
 
 
@@ -209,7 +219,8 @@ class DQNAgent:
         """Make one gradient step, and update the target network when it is due.
 
         Args:
-            batch: Sampled transitions; its weights weigh each row's loss, once.
+            batch: Sampled transitions; its weights weigh each row's loss, once. An array `stop` (B,) in the next
+                observation is what ending the episode there is worth.
             learning_rate: Overrides the schedule.
 
         Raises:
@@ -255,7 +266,15 @@ class DQNAgent:
         after = Observation.of(batch.next_observation, self.device)
         priced = self.target(after, self._models)
         picked = self.online(after, self._models) if self.config.double else priced
-        return td_target(reward, picked, priced, self._tensor(batch.terminated), self._tensor(batch.discount))
+        stop = batch.next_observation.get("stop")
+        return td_target(
+            reward,
+            picked,
+            priced,
+            self._tensor(batch.terminated),
+            self._tensor(batch.discount),
+            None if stop is None else self._tensor(stop),
+        )
 
     def _update_target(self) -> None:
         if self.config.tau is not None:

@@ -33,6 +33,7 @@ from monkey_coder.quantum.policy_file import (
     write_policy,
 )
 
+_OPTIONAL: Final = ("attempts", "pairs", "base", "gain")
 _ACTIVATIONS: Final[Mapping[Activation, Callable[[Tensor], Tensor]]] = MappingProxyType(
     {"relu": torch.relu, "silu": nn.functional.silu, "tanh": torch.tanh}
 )
@@ -61,6 +62,7 @@ class Observation:
         attempts: (B, M) -1 rejected, 1 accepted, 0 untried; None: nothing was tried.
         pairs: (B, M, P) features of each pair of request and model; None where the network has none.
         base: (B, M) known part of the value, which the network only adds to; None: 0.
+        gain: (B, M) factor on what the network adds, 0 where the base is exact; None: 1.
     """
 
     state: Tensor
@@ -68,6 +70,7 @@ class Observation:
     attempts: Tensor | None = None
     pairs: Tensor | None = None
     base: Tensor | None = None
+    gain: Tensor | None = None
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]], device: torch.device | None = None) -> Self:
@@ -80,7 +83,7 @@ class Observation:
         def tensor(name: str, dtype: torch.dtype) -> Tensor:
             return torch.as_tensor(arrays[name], dtype=dtype, device=device)
 
-        optional = {name: tensor(name, torch.float32) for name in ("attempts", "pairs", "base") if name in arrays}
+        optional = {name: tensor(name, torch.float32) for name in _OPTIONAL if name in arrays}
         return cls(tensor("state", torch.float32), tensor("candidates", torch.bool), **optional)
 
 
@@ -250,6 +253,8 @@ class TwoTower(nn.Module):
             chosen = observation.candidates.to(q.dtype)
             mean = (q * chosen).sum(dim=2, keepdim=True) / chosen.sum(dim=1).clamp(min=1.0)[:, None]
             q = q - mean + self.value(state)
+        if observation.gain is not None:
+            q = q * observation.gain
         if observation.base is not None:
             q = q + observation.base
         return q.masked_fill(~observation.candidates, -math.inf)

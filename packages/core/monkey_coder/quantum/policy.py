@@ -115,7 +115,7 @@ class Policy:
 
         Args:
             observation: `state` (B, S), `candidates` (B, M), and where there are any `attempts` (B, M), `pairs`
-                (B, M, P) and `base` (B, M); as `neural_networks.Observation` describes them.
+                (B, M, P), `base` (B, M) and `gain` (B, M); as `neural_networks.Observation` describes them.
             models: From `encode_models`.
 
         Returns:
@@ -144,6 +144,8 @@ class Policy:
             chosen = candidates.astype(np.float32)
             mean = (q * chosen).sum(axis=2, keepdims=True) / np.maximum(chosen.sum(axis=1), 1.0)[:, None]
             q += encoded @ self._weights["value.weight"] + self._weights["value.bias"] - mean
+        if "gain" in observation:
+            q *= observation["gain"]
         if "base" in observation:
             q += observation["base"]
         q[:, ~candidates] = -np.inf

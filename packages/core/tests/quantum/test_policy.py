@@ -53,6 +53,7 @@ def observed(shape: NetworkShape, requests: int, models: int, rng: np.random.Gen
         "candidates": rng.random((requests, models)) < 0.7,
         "attempts": rng.integers(-1, 2, (requests, models)).astype(np.int8),
         "base": rng.normal(size=(requests, models)).astype(np.float32),
+        "gain": rng.random(size=(requests, models)).astype(np.float32),
     }
     if shape.pair:
         whole["pairs"] = rng.normal(size=(requests, models, shape.pair)).astype(np.float32)
@@ -97,7 +98,7 @@ def test_agrees_with_torch(tmp_path_factory, config, shape, requests, order, dat
     slots = np.array([column if column < shape.slots else -1 for column in columns])
     features = rng.normal(size=(len(columns), shape.model)).astype(np.float32)
     observation = observed(shape, requests, len(columns), rng)
-    for name in data.draw(st.sets(st.sampled_from(["attempts", "base"]))):
+    for name in data.draw(st.sets(st.sampled_from(["attempts", "base", "gain"]))):
         del observation[name]
 
     path = tmp_path_factory.mktemp("policy") / "policy.safetensors"
