@@ -1,13 +1,14 @@
 """The strategies of the engine (T2.2.4): each states an opinion on every candidate of a batch.
 
-`objective_strategies` are the ones that need nothing but the catalog. All of them return utilities in the same
-unit, successes, so that a collapse may average them.
+`objective_strategies` are the ones that need nothing but the catalog; `DqnStrategy` serves the trained policy and
+`MemoryStrategy` remembers outcomes. All of them return utilities in the same unit, successes, so that a collapse may
+average them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from monkey_coder.quantum.advanced_model_selector import (
     Objective,
     objective_utility,
 )
+from monkey_coder.quantum.served_policy import ServedPolicy
 
 HALF_TRUST_EVIDENCE: Final = 20.0
 """Outcomes behind a prior at which it deserves confidence one half."""
@@ -46,11 +48,51 @@ class ObjectiveStrategy:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class DqnStrategy:
+    """Follows the trained policy; abstains on requests that are far from all it was trained on.
+
+    Attributes:
+        policy: Bound to the table of the batches; None while there is no policy.
+    """
+
+    policy: ServedPolicy | None
+    name: ClassVar[str] = "dqn"
+
+    def score(self, batch: RouteBatch) -> Scores:
+        """Value every candidate, the attempts that may follow included."""
+        if self.policy is None:
+            return abstention(batch)
+        valuation = self.policy.value(batch)
+        evidence = valuation.estimate.evidence
+        return Scores(
+            utility=valuation.q,
+            confidence=trust(evidence, batch),
+            abstains=valuation.estimate.far,
+            success=valuation.look.success,
+            evidence=evidence,
+        )
+
+
+def abstention(batch: RouteBatch) -> Scores:
+    """No opinion on any request."""
+    return Scores(
+        utility=np.zeros(batch.candidates.shape, dtype=np.float32),
+        confidence=np.zeros(len(batch), dtype=np.float32),
+        abstains=np.ones(len(batch), dtype=np.bool_),
+    )
+
+
 def prior_confidence(batch: RouteBatch) -> FloatArray:
-    """(B,) how far the candidates' priors can be trusted: n / (n + 20), averaged over the candidates."""
-    trust = batch.evidence / (batch.evidence + HALF_TRUST_EVIDENCE)
+    """(B,) how far the candidates' priors can be trusted."""
+    return trust(batch.evidence, batch)
+
+
+def trust(evidence: FloatArray, batch: RouteBatch) -> FloatArray:
+    """(B,) how far estimates that rest on (B, M) outcomes can be trusted: n / (n + 20), averaged over the candidates."""
+    shares = evidence / (evidence + HALF_TRUST_EVIDENCE)
     count = np.maximum(batch.candidates.sum(axis=1), 1)
-    return np.asarray(np.where(batch.candidates, trust, 0.0).sum(axis=1) / count, dtype=np.float32)
+    return np.asarray(np.where(batch.candidates, shares, 0.0).sum(axis=1) / count, dtype=np.float32)
 
 
 def objective_strategies() -> tuple[Strategy, ...]:

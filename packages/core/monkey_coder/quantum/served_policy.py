@@ -1,0 +1,116 @@
+"""A trained policy as the web process serves it: estimate, belief, lookahead, and what the Q-network adds to it.
+
+Numpy alone. A `TrainedParts` is bound to the models of one table, once per table, and then values whole batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from monkey_coder.ports import REJECTED, UNTRIED, FloatArray, RouteBatch
+from monkey_coder.quantum.belief import Belief, BoundBelief, LookAhead, after, look_ahead
+from monkey_coder.quantum.policy import EncodedModels, Policy
+from monkey_coder.quantum.success_model import BoundSuccessModel, SuccessEstimate, SuccessModel
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedParts:
+    """What training leaves behind for serving; immutable.
+
+    Attributes:
+        success: P(success) before any attempt.
+        belief: What failures of some models tell about the others.
+        network: The Q-network, which adds to the lookahead; None: the lookahead alone.
+        noise: Probability that a verdict of the verifier is wrong, as trained for.
+        planned: Attempts of an episode, K, as trained for.
+        version: Number of the policy.
+    """
+
+    success: SuccessModel
+    belief: Belief
+    network: Policy | None
+    noise: float
+    planned: int
+    version: int
+
+
+@dataclass(frozen=True, eq=False)
+class Valuation:
+    """What the policy thinks of a batch.
+
+    Attributes:
+        estimate: P(success) before any attempt.
+        look: The lookahead.
+        q: (B, M) value of trying each model next and going on well, in successes; 0 for models that cannot be tried.
+    """
+
+    estimate: SuccessEstimate
+    look: LookAhead
+    q: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class ServedPolicy:
+    """A policy for the models of one table. Safe to use from any thread.
+
+    Attributes:
+        parts: What was trained.
+        success: Bound to the table.
+        belief: Bound to the table.
+        encoded: The network's side of the models; None without a network.
+    """
+
+    parts: TrainedParts
+    success: BoundSuccessModel
+    belief: BoundBelief
+    encoded: EncodedModels | None
+
+    @classmethod
+    def bind(cls, parts: TrainedParts, refs: Sequence[str], model_features: FloatArray) -> Self:
+        """Prepare a policy for a table.
+
+        Args:
+            parts: What was trained.
+            refs: M model refs; the policy need not know all of them.
+            model_features: (M, F) the models encoded.
+        """
+        network = parts.network
+        encoded = None if network is None else network.encode_models(refs, model_features)
+        return cls(parts, parts.success.bind(refs), parts.belief.bind(refs), encoded)
+
+    def value(self, batch: RouteBatch) -> Valuation:
+        """Value every candidate of every request of a batch whose table this policy is bound to."""
+        estimate = self.success.estimate(batch.state, batch.embedding, batch.success)
+        rejected = batch.attempts == REJECTED
+        particles = self.belief.particles(estimate)
+        if rejected.any():
+            particles = after(particles, rejected, self.parts.noise)
+        weighted_cost = batch.cost_weight[:, None] * batch.cost_usd + batch.latency_weight[:, None] * batch.latency_s
+        look = look_ahead(
+            particles,
+            open_models=batch.candidates & (batch.attempts == UNTRIED),
+            rejected=rejected,
+            weighted_cost=weighted_cost.astype(np.float32),
+            attempts_left=np.minimum(batch.attempts_left, self.parts.planned),
+            noise=self.parts.noise,
+            planned=self.parts.planned,
+        )
+        return Valuation(estimate, look, self._q(batch, look))
+
+    def _q(self, batch: RouteBatch, look: LookAhead) -> FloatArray:
+        q = look.value
+        if self.parts.network is not None and self.encoded is not None and (batch.attempts_left > 1).any():
+            observation = {
+                "state": look.state_features,
+                "candidates": batch.candidates,
+                "pairs": look.pair_features,
+                "base": look.value,
+            }
+            learned = self.parts.network.q_values(observation, self.encoded)
+            # The last attempt leaves nothing to plan: there the lookahead is the value itself.
+            q = np.where((batch.attempts_left > 1)[:, None], learned, q)
+        return np.asarray(np.where(batch.candidates, q, 0.0), dtype=np.float32)
