@@ -17,6 +17,7 @@ from monkey_coder.quantum.gates import Gated, apply_gates
 from monkey_coder.quantum.reward import reference_weights, references
 from monkey_coder.quantum.snapshot import EngineSnapshot
 from monkey_coder.quantum.state_encoder import RequestFacts, encode_states, task_indices
+from monkey_coder.quantum.text_marks import text_marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,10 @@ def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder
     cost_ref, latency_ref = references(gated.cost_usd, table.latency_s, candidates)
     preferences = [request.preferences for request in requests]
     cost_weight, latency_weight = reference_weights(preferences, cost_ref, latency_ref)
+    prompts = [request.request.prompt for request in requests]
     facts = RequestFacts(
-        embedding=embedder.embed([request.request.prompt for request in requests]),
+        embedding=embedder.embed(prompts),
+        marks=text_marks(prompts),
         analyses=analyses,
         input_tokens=gated.input_tokens,
         output_tokens=gated.output_tokens,

@@ -1,8 +1,9 @@
 """Requests and models as float32 vectors (T2.1.5): versioned, deterministic, and built for whole batches.
 
-Layout of the state vector, version 1 (`StateLayout` names the slices):
+Layout of the state vector, version 2 (`StateLayout` names the slices):
 
     embedding      static embedding of the prompt, unit length
+    marks          text marks of the prompt, as they come from `text_marks`; readers standardise them
     task           one-hot of the ten task types
     context        one-hot of the nine context types
     complexity     0..1
@@ -31,8 +32,9 @@ from numpy.typing import NDArray
 from monkey_coder.catalog.table import CAPABILITIES, ModelTable
 from monkey_coder.models import CONTEXT_TYPES, TASK_TYPES, TaskAnalysis
 from monkey_coder.ports import REJECTED, FloatArray, IntArray
+from monkey_coder.quantum.text_marks import MARKS
 
-ENCODING_VERSION: Final = 1
+ENCODING_VERSION: Final = 2
 """Raised whenever the meaning of any entry changes: policies and cached entries of another version are not used."""
 
 TASK_INDEX: Final = {name: index for index, name in enumerate(TASK_TYPES)}
@@ -46,9 +48,14 @@ class StateLayout:
     dimensions: int
 
     @property
+    def marks(self) -> int:
+        """Text marks, `MARKS` entries."""
+        return self.dimensions
+
+    @property
     def task(self) -> int:
         """One-hot task type."""
-        return self.dimensions
+        return self.marks + MARKS
 
     @property
     def context(self) -> int:
@@ -87,6 +94,7 @@ class RequestFacts:
 
     Attributes:
         embedding: (B, D) prompt embeddings.
+        marks: (B, MARKS) text marks of the prompts.
         analyses: B analyses of the prompts.
         input_tokens: (B,) tokens of prompt and files.
         output_tokens: (B,) expected tokens of the answer.
@@ -100,6 +108,7 @@ class RequestFacts:
     """
 
     embedding: FloatArray
+    marks: FloatArray
     analyses: Sequence[TaskAnalysis]
     input_tokens: IntArray
     output_tokens: IntArray
@@ -131,7 +140,8 @@ def encode_states(facts: RequestFacts, table: ModelTable) -> FloatArray:
     rows = np.arange(len(facts.analyses))
     task = task_indices(facts.analyses)
     state = np.zeros((len(rows), layout.size), dtype=np.float32)
-    state[:, : layout.dimensions] = facts.embedding
+    state[:, : layout.marks] = facts.embedding
+    state[:, layout.marks : layout.task] = facts.marks
     state[rows, layout.task + task] = 1.0
     state[rows, [layout.context + CONTEXT_INDEX[a.context_type] for a in facts.analyses]] = 1.0
     state[:, layout.complexity] = [a.complexity for a in facts.analyses]
