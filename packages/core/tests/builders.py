@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
 import numpy as np
+import orjson
 
 from monkey_coder.catalog.table import CAPABILITIES, ModelTable
 from monkey_coder.models import TASK_TYPES, Expected, RouteRequest, RoutingDecision
-from monkey_coder.ports import FloatArray, RouteBatch, Scores
+from monkey_coder.ports import DecisionListener, FloatArray, RouteBatch, Scores, Strategy, TextEmbedder
+from monkey_coder.quantum.identifiers import SignedIds
+from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
+from monkey_coder.quantum.routing_strategies import objective_strategies
+from monkey_coder.quantum.snapshot import EngineSnapshot
 from monkey_coder.quantum.state_encoder import encode_models
+from monkey_coder.quantum.thread_manager import ThreadManager
 
+PATIENT = {"timeout_ms": 1000}  # time enough for a loaded machine
 SECRET = b"a secret for tests only, 32 bytes"[:32]
 
 
@@ -240,3 +250,63 @@ def heuristic_decision(models: ModelTable, column: int = 0) -> RoutingDecision:
         degraded=(),
         execution_time_ms=0.1,
     )
+
+
+@contextmanager
+def engine(
+    *strategies: Strategy,
+    models: ModelTable | None = None,
+    epsilon: float | Mapping[str, float] = 0.0,
+    heuristic: Callable[[RouteRequest], RoutingDecision] | None = None,
+    embedder: TextEmbedder | None = None,
+    listeners: Sequence[DecisionListener] = (),
+    seed: int = 0,
+    **snapshot: Any,
+) -> Iterator[QuantumRoutingManager]:
+    """A manager that asks the given strategies; the objective ones when none are given."""
+    known = table() if models is None else models
+    asked = strategies or objective_strategies()
+    now = EngineSnapshot(
+        table=known,
+        strategies={strategy.name: strategy for strategy in asked},
+        epsilon=epsilon if isinstance(epsilon, Mapping) else dict.fromkeys(TASK_TYPES, epsilon),
+        **snapshot,
+    )
+    threads = ThreadManager(2 * len(asked), time.monotonic)
+    try:
+        yield QuantumRoutingManager(
+            snapshot=lambda: now,
+            embedder=embedder or HashEmbedder(),
+            threads=threads,
+            ids=SignedIds(SECRET, time.time, os.urandom),
+            heuristic=heuristic or (lambda _: heuristic_decision(known)),
+            clock=time.monotonic,
+            rng=np.random.default_rng(seed),
+            listeners=listeners,
+        )
+    finally:
+        threads.close()
+
+
+# Reading answers
+
+
+def ask(prompt: str = "Fix the failing test", options: dict[str, Any] | None = None, **request: Any) -> RouteRequest:
+    """A request with time enough for a loaded machine."""
+    return route_request(prompt, options={**PATIENT, **(options or {})}, **request)
+
+
+def chosen(answer: Any) -> str:
+    return f"{answer['provider']}/{answer['model']}"
+
+
+def refs_of(decision: RoutingDecision) -> list[str]:
+    alternatives = [f"{a.provider}/{a.model}" for a in decision.alternatives]
+    return [decision.ref, *alternatives, *(e.model for e in decision.excluded)]
+
+
+def in_contract(answer: Any) -> RoutingDecision:
+    """Check that an answer is a decision, and stays one over JSON."""
+    decision = RoutingDecision.model_validate(answer, strict=False)
+    assert RoutingDecision.model_validate_json(orjson.dumps(answer), strict=False) == decision
+    return decision

@@ -20,7 +20,7 @@ from monkey_coder.quantum.advanced_model_selector import (
 from monkey_coder.quantum.reward import utility
 
 chances = st.lists(st.floats(0.0, 1.0, width=32), min_size=3, max_size=3)
-prices = st.lists(st.floats(0.0, 1.0, width=32), min_size=3, max_size=3)
+prices = st.lists(st.one_of(st.just(0.0), st.floats(1e-9, 1.0)), min_size=3, max_size=3)
 
 
 def choice(objective: Objective, **batch: object) -> int:

@@ -1,0 +1,137 @@
+"""What callers get when strategies fail, abstain or are late, or when the engine itself breaks: always an answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from builders import (
+    CHEAP,
+    DEAR,
+    MIDDLE,
+    Failing,
+    Fixed,
+    HashEmbedder,
+    Held,
+    ask,
+    chosen,
+    engine,
+    heuristic_decision,
+    in_contract,
+    refs_of,
+    table,
+)
+
+from monkey_coder.core.routing import AdvancedRouter
+from monkey_coder.errors import NoEligibleModelError, OverloadedError, RouterError, UnknownModelError
+from monkey_coder.models import RouteRequest, RoutingDecision
+from monkey_coder.ports import FloatArray
+from monkey_coder.quantum.gates import apply_gates
+from monkey_coder.quantum.interval import wilson
+from monkey_coder.quantum.reward import worth
+
+REFS = (CHEAP.ref, MIDDLE.ref, DEAR.ref)
+
+
+def gary8d() -> Any:
+    return AdvancedRouter(table(), gate=apply_gates, worth=worth, interval=wilson).heuristic
+
+
+def test_when_every_strategy_fails_the_heuristic_answers_and_says_so() -> None:
+    with engine(Failing("one"), Failing("two"), heuristic=gary8d()) as manager:
+        (answer,) = manager.decide([ask()])
+    decision = in_contract(answer)
+    assert decision.strategy_used == "gary8d"
+    assert decision.degraded == ("strategy", "quantum")
+    assert [(r.strategy, r.status) for r in decision.thread_results] == [("one", "FAILED"), ("two", "FAILED")]
+    assert sorted(refs_of(decision)) == sorted(REFS)
+
+
+def test_when_all_abstain_the_heuristic_answers() -> None:
+    mute = Fixed("mute", [0.5] * 3, abstains=True)
+    with engine(mute, heuristic=gary8d()) as manager:
+        (answer,) = manager.decide([ask()])
+    decision = in_contract(answer)
+    assert decision.degraded == ("quantum",)
+    assert [(r.status, r.model) for r in decision.thread_results] == [("SUCCESS", None)]
+
+
+def test_who_asked_for_the_failing_strategy_alone_gets_the_heuristic_and_others_do_not() -> None:
+    with engine(Failing("bad"), Fixed("good", [0.1, 0.9, 0.1])) as manager:
+        only_bad, only_good, both = manager.decide(
+            [ask(options={"strategies": names}) for names in (["bad"], ["good"], None)]
+        )
+    assert (only_bad["strategy_used"], only_bad["degraded"]) == ("gary8d", ["strategy", "quantum"])
+    assert (chosen(only_good), only_good["degraded"]) == (MIDDLE.ref, [])
+    assert (chosen(both), both["degraded"]) == (MIDDLE.ref, ["strategy"])
+
+
+def test_a_late_strategy_degrades_the_answer_to_its_deadline() -> None:
+    slow = Held("slow")
+    with engine(slow, Fixed("quick", [0.1, 0.9, 0.1])) as manager:
+        try:
+            decision = manager.route(ask(options={"timeout_ms": 150}))
+        finally:
+            slow.release.set()
+    assert decision.ref == MIDDLE.ref
+    assert decision.degraded == ("deadline",)
+    assert {r.strategy: r.status for r in decision.thread_results} == {"slow": "TIMEOUT", "quick": "SUCCESS"}
+
+
+def test_when_all_are_late_the_heuristic_answers_within_the_deadline() -> None:
+    slow = Held("slow")
+    with engine(slow, heuristic=gary8d()) as manager:
+        try:
+            decision = manager.route(ask(options={"timeout_ms": 100}))
+        finally:
+            slow.release.set()
+    assert decision.degraded == ("deadline", "quantum")
+    assert 100.0 <= decision.execution_time_ms < 5000.0
+
+
+def test_first_success_does_not_wait_for_the_slow() -> None:
+    slow = Held("slow")
+    with engine(slow, Fixed("quick", [0.1, 0.9, 0.1])) as manager:
+        try:
+            decision = manager.route(ask(options={"collapse_strategy": "first_success"}))
+            assert slow.left.is_set() is False
+        finally:
+            slow.release.set()
+    assert (decision.ref, decision.strategy_used, decision.degraded) == (MIDDLE.ref, "quick", ())
+    assert {r.strategy: r.status for r in decision.thread_results} == {"slow": "CANCELLED", "quick": "SUCCESS"}
+
+
+def test_first_success_waits_until_everyone_in_the_batch_has_an_answer() -> None:
+    first, second = Fixed("first", [0.9, 0.1, 0.1]), Fixed("second", [0.1, 0.9, 0.1])
+    options = {"collapse_strategy": "first_success"}
+    with engine(first, second) as manager:
+        answers = manager.decide([ask(options={**options, "strategies": [name]}) for name in ("first", "second")])
+    assert [chosen(a) for a in answers] == [CHEAP.ref, MIDDLE.ref]
+
+
+class BrokenEmbedder(HashEmbedder):
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        raise MemoryError("no room")
+
+
+def test_whatever_breaks_inside_the_heuristic_answers(caplog: pytest.LogCaptureFixture) -> None:
+    with engine(embedder=BrokenEmbedder(), heuristic=gary8d()) as manager, caplog.at_level(logging.ERROR):
+        answers = manager.decide([ask("secret prompt"), ask(excluded_models=["no/such"]), ask(input_tokens=10**9)])
+    assert in_contract(answers[0]).degraded == ("quantum",)
+    assert isinstance(answers[1], UnknownModelError)
+    assert isinstance(answers[2], NoEligibleModelError)
+    assert "the heuristic answers" in caplog.text
+    assert "secret prompt" not in caplog.text
+
+
+def test_what_the_heuristic_refuses_its_caller_sees() -> None:
+    def refuse(request: RouteRequest) -> RoutingDecision:
+        if "two" in request.request.prompt:
+            raise OverloadedError
+        return heuristic_decision(table())
+
+    with engine(Failing("bad"), heuristic=refuse) as manager:
+        answers = manager.decide([ask("one"), ask("two"), ask("three")])
+    assert [isinstance(a, RouterError) for a in answers] == [False, True, False]
