@@ -14,6 +14,7 @@ import numpy as np
 from monkey_coder.ports import REJECTED, UNTRIED, FloatArray, RouteBatch
 from monkey_coder.quantum.belief import Belief, BoundBelief, LookAhead, after, look_ahead
 from monkey_coder.quantum.policy import EncodedModels, Policy
+from monkey_coder.quantum.routing_value import adds, encode_models, observation
 from monkey_coder.quantum.success_model import BoundSuccessModel, SuccessEstimate, SuccessModel
 
 
@@ -79,7 +80,7 @@ class ServedPolicy:
             model_features: (M, F) the models encoded.
         """
         network = parts.network
-        encoded = None if network is None else network.encode_models(refs, model_features)
+        encoded = None if network is None else encode_models(network, refs, model_features)
         return cls(parts, parts.success.bind(refs), parts.belief.bind(refs), encoded)
 
     def value(self, batch: RouteBatch) -> Valuation:
@@ -103,14 +104,7 @@ class ServedPolicy:
 
     def _q(self, batch: RouteBatch, look: LookAhead) -> FloatArray:
         q = look.value
-        if self.parts.network is not None and self.encoded is not None and (batch.attempts_left > 1).any():
-            observation = {
-                "state": look.state_features,
-                "candidates": batch.candidates,
-                "pairs": look.pair_features,
-                "base": look.value,
-            }
-            learned = self.parts.network.q_values(observation, self.encoded)
-            # The last attempt leaves nothing to plan: there the lookahead is the value itself.
-            q = np.where((batch.attempts_left > 1)[:, None], learned, q)
+        left = np.minimum(batch.attempts_left, self.parts.planned)
+        if self.parts.network is not None and self.encoded is not None and adds(left):
+            q = self.parts.network.q_values(observation(look, batch.candidates, left), self.encoded)
         return np.asarray(np.where(batch.candidates, q, 0.0), dtype=np.float32)

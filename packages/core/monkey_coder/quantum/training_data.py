@@ -7,7 +7,7 @@ weighting: Horvitz and Thompson 1952; self-normalised, Hajek 1971).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Final
@@ -105,6 +105,17 @@ class OutcomeData:
         expected = self.expected_cost.astype(np.float64)
         return expected if self.costs is None else np.where(np.isnan(self.costs), expected, self.costs)
 
+    def models(self, keep: IntArray) -> OutcomeData:
+        """The same tasks with some of the models, by columns."""
+        return replace(
+            self,
+            table=columns_of(self.table, keep),
+            scores=self.scores[:, keep],
+            costs=None if self.costs is None else self.costs[:, keep],
+            expected_cost=self.expected_cost[:, keep],
+            weight=None if self.weight is None else self.weight[:, keep],
+        )
+
     def rows(self, keep: IntArray | BoolArray) -> OutcomeData:
         """The same models on some of the tasks (indices or a mask)."""
         index = np.flatnonzero(keep) if keep.dtype == np.bool_ else keep
@@ -152,8 +163,7 @@ def outcomes_of_prompts(
         for prompt, task_type in zip(prompts, task_types, strict=True)
     ]
     batches = [
-        prepare(requests[start : start + _BATCH], snapshot, embedder).batch
-        for start in range(0, len(requests), _BATCH)
+        prepare(requests[start : start + _BATCH], snapshot, embedder).batch for start in range(0, len(requests), _BATCH)
     ]
     if not batches:
         raise ValueError("there is no task to learn from")
@@ -290,7 +300,26 @@ def joined(parts: Sequence[OutcomeData]) -> OutcomeData:
     )
 
 
-def group_numbers(keys: Any) -> IntArray:
+def columns_of(table: ModelTable, keep: IntArray) -> ModelTable:
+    """Some models of a table, in this order."""
+    return ModelTable(
+        refs=tuple(table.refs[i] for i in keep),
+        input_usd=table.input_usd[keep],
+        output_usd=table.output_usd[keep],
+        request_usd=table.request_usd[keep],
+        context_window=table.context_window[keep],
+        max_output=table.max_output[keep],
+        capabilities=table.capabilities[keep],
+        regions=tuple(table.regions[i] for i in keep),
+        success=table.success[:, keep],
+        evidence=table.evidence[:, keep],
+        latency_s=table.latency_s[keep],
+        available=table.available[keep],
+        cached_input_usd=table.cached_input_usd[keep],
+    )
+
+
+def group_numbers(keys: Iterable[bytes]) -> IntArray:
     """Number the distinct byte strings of an iterable in order of appearance; (N,)."""
     numbers: dict[bytes, int] = {}
     return np.array([numbers.setdefault(sha256(key).digest(), len(numbers)) for key in keys], dtype=np.int64)
