@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.core.complexity import persona_for
-from monkey_coder.ports import FloatArray, IntArray
+from monkey_coder.ports import BoolArray, FloatArray, IntArray
 from monkey_coder.quantum.collapse_strategies import Ballots, Ranking
 from monkey_coder.quantum.exploration import Served
 from monkey_coder.quantum.preparation import Prepared
@@ -51,6 +51,7 @@ class Decided:
         served: What is served, after exploration.
         estimates: What is expected of every model.
         reaching: (B,) how many candidates surely reach the quality floor; -1 where there is none.
+        stays: (B,) whether a session keeps its model although another has the higher utility.
     """
 
     collapse: str
@@ -59,6 +60,7 @@ class Decided:
     served: Served
     estimates: Estimates
     reaching: IntArray
+    stays: BoolArray
 
 
 def write_answers(
@@ -92,6 +94,7 @@ def write_answers(
         ranking.support.tolist(),
         ranking.voters.tolist(),
         decided.reaching.tolist(),
+        decided.stays.tolist(),
         _rounded(ranking.confidence, 4),
         served.explored.tolist(),
         _rounded(served.propensity, 6),
@@ -100,7 +103,7 @@ def write_answers(
     threads = _thread_results(ballots, ranking, outcomes, refs)
     degraded_by_all = degradations(None, outcomes)
     answers: list[Answer] = []
-    for row, (decider, support, voters, reaching, confidence, explored, propensity) in enumerate(tallies):
+    for row, (decider, support, voters, reaching, stays, confidence, explored, propensity) in enumerate(tallies):
         request, analysis = prepared.requests[row], prepared.analyses[row]
         options = request.quantum_config
         chosen, *alternatives = [
@@ -138,6 +141,7 @@ def write_answers(
                     support,
                     voters,
                     reaching,
+                    stays,
                     refs[chains[row][0]] if explored else None,
                 ),
                 "explored": explored,
@@ -218,7 +222,14 @@ def degradations(requested: Sequence[str] | None, outcomes: Sequence[ThreadOutco
 
 
 def sentence(
-    collapse: str, winner: str, decider: str, support: int, voters: int, reaching: int, tried_instead: str | None
+    collapse: str,
+    winner: str,
+    decider: str,
+    support: int,
+    voters: int,
+    reaching: int,
+    stays: bool,
+    tried_instead: str | None,
 ) -> str:
     """Say in one true sentence how the collapse came to its decision.
 
@@ -229,10 +240,13 @@ def sentence(
         support: How many strategies put the winner first.
         voters: How many strategies voted.
         reaching: How many candidates surely reach the quality floor; -1 where there is none.
+        stays: Whether a session keeps its model although another has the higher utility.
         tried_instead: Ref of the model that exploration serves instead of the winner.
     """
     share = f"{support} of {voters} strategies put it first"
-    if reaching > 0:
+    if stays:
+        said = f"the session stays with {winner}: no other is better by more than switching costs"
+    elif reaching > 0:
         said = f"{winner} is the cheapest of {reaching} candidates that surely reach the quality floor"
     elif reaching == 0:
         said = f"no candidate surely reaches the quality floor; {winner} comes closest"

@@ -7,7 +7,7 @@ lower expected cost, then by catalog order, so that the same ballots always give
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -201,6 +201,12 @@ def nearness(winner: IntArray, first: IntArray, ballots: Ballots) -> FloatArray:
     own = np.take_along_axis(ballots.utility, first[..., None], axis=2)[..., 0]
     got = np.take_along_axis(ballots.utility, np.broadcast_to(winner, first.shape)[..., None], axis=2)[..., 0]
     return np.asarray(np.where(ballots.voting, np.exp((got - own) / NEAR), 0.0), dtype=np.float32)
+
+
+def put_first(column: IntArray, ranking: Ranking, ballots: Ballots) -> Ranking:
+    """The same ranking with another winner in each row; confidence and decider stay those of the vote."""
+    agrees = (ranking.first == column) & ballots.voting
+    return replace(ranking, order=_move_to_front(ranking.order, column), support=agrees.sum(axis=0))
 
 
 def _votes(ballots: Ballots) -> IntArray:

@@ -35,11 +35,12 @@ from monkey_coder.quantum.answers import (
     was_asked,
     write_answers,
 )
-from monkey_coder.quantum.collapse_strategies import COLLAPSES, Ballots, Ranking, best_first, vote_weights
+from monkey_coder.quantum.collapse_strategies import COLLAPSES, Ballots, Ranking, best_first, put_first, vote_weights
 from monkey_coder.quantum.exploration import explore
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.interval import wilson
 from monkey_coder.quantum.preparation import Prepared, check_names, prepare
+from monkey_coder.quantum.session_affinity import NO_SESSION, SessionMemory, stay_or_switch
 from monkey_coder.quantum.snapshot import EngineSnapshot
 from monkey_coder.quantum.thread_manager import ThreadManager, ThreadOutcome
 
@@ -64,6 +65,7 @@ class QuantumRoutingManager:
         threads: Runs the strategies.
         ids: Makes decision and episode ids.
         heuristic: Answers a request when no strategy did; see `monkey_coder.core.routing`.
+        sessions: Which model each session used last.
         rng: Randomness of exploration.
         clock: Monotonic seconds.
         listeners: Get one event per decision.
@@ -75,6 +77,7 @@ class QuantumRoutingManager:
     ids: SignedIds
     heuristic: Callable[[RouteRequest], RoutingDecision]
     clock: Clock
+    sessions: SessionMemory = field(default_factory=SessionMemory)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(int.from_bytes(urandom(8))))
     listeners: Sequence[DecisionListener] = ()
 
@@ -172,6 +175,15 @@ class QuantumRoutingManager:
         batch = prepared.batch
         ranking = COLLAPSES[collapse](ballots)
         ranking, reaching = apply_quality_floor(ranking, ballots, estimates, batch)
+        acceptable = batch.candidates & (estimates.low >= batch.quality_floor[:, None])
+        stays = np.zeros(len(batch), dtype=np.bool_)
+        if any(request.request.session_id for request in prepared.requests):
+            last = last_columns(prepared, self.sessions)
+            holders = np.where(reaching == 0, batch.candidates.T, acceptable.T).T
+            winner, stays = stay_or_switch(
+                ranking.order[:, 0], last, ranking.utility, holders, prepared.gated.input_tokens, batch
+            )
+            ranking = put_first(winner, ranking, ballots)
         epsilon = np.array(
             [
                 snapshot.epsilon.get(a.task_type, 0.0) if r.quantum_config.explore else 0.0
@@ -179,9 +191,11 @@ class QuantumRoutingManager:
             ],
             dtype=np.float32,
         )
-        drawable = batch.candidates & (estimates.low >= batch.quality_floor[:, None])
-        served = explore(ranking.order[:, 0], ranking.utility, drawable, epsilon, self.rng)
-        decided = Decided(collapse, ballots, ranking, served, estimates, reaching)
+        served = explore(ranking.order[:, 0], ranking.utility, acceptable, np.where(stays, 0.0, epsilon), self.rng)
+        for request, column in zip(prepared.requests, served.column, strict=True):
+            if request.request.session_id:
+                self.sessions.use(request.request.session_id, batch.table.refs[column])
+        decided = Decided(collapse, ballots, ranking, served, estimates, reaching, stays)
         made = self.ids.make(len(batch))
         ids = [
             (decision_id, request.episode.episode_id or decision_id)
@@ -210,6 +224,13 @@ class QuantumRoutingManager:
         answer["degraded"] = [*degradations(requested, outcomes), "quantum"]
         answer["execution_time_ms"] = round((self.clock() - started) * 1e3, 3)
         return answer
+
+
+def last_columns(prepared: Prepared, sessions: SessionMemory) -> IntArray:
+    """(B,) column of the model that each request's session used last, or `NO_SESSION`."""
+    index = prepared.batch.table.index
+    refs = [r.request.session_id and sessions.last(r.request.session_id) for r in prepared.requests]
+    return np.array([index.get(ref, NO_SESSION) if ref else NO_SESSION for ref in refs], dtype=np.int64)
 
 
 def collect_ballots(

@@ -89,7 +89,7 @@ def prior_confidence(batch: RouteBatch) -> FloatArray:
 
 
 def trust(evidence: FloatArray, batch: RouteBatch) -> FloatArray:
-    """(B,) how far estimates that rest on (B, M) outcomes can be trusted: n / (n + 20), averaged over the candidates."""
+    """(B,) how far estimates that rest on (B, M) outcomes can be trusted: n / (n + 20), mean over the candidates."""
     shares = evidence / (evidence + HALF_TRUST_EVIDENCE)
     count = np.maximum(batch.candidates.sum(axis=1), 1)
     return np.asarray(np.where(batch.candidates, shares, 0.0).sum(axis=1) / count, dtype=np.float32)
