@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+
 from monkey_coder.models import ThreadStatus
 from monkey_coder.ports import Clock, RouteBatch, Scores, Strategy
 
@@ -96,11 +98,16 @@ class QuantumThread:
             return True
 
     def run(self, batch: RouteBatch) -> None:
-        """Score the batch, unless the thread was cancelled before its turn came; never raises."""
+        """Score the batch, unless the thread was cancelled before its turn came; never raises.
+
+        An opinion that cannot be counted is a failure like any other.
+        """
         if not self.move("RUNNING"):
             return
         try:
-            self._scores = self.strategy.score(batch)
+            scores = self.strategy.score(batch)
+            require_countable(scores, batch)
+            self._scores = scores
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and must not take the others along
             self._error = f"{type(error).__name__}: {error}"
             self.move("FAILED")
@@ -121,6 +128,28 @@ class QuantumThread:
                 arrival if self._status == "SUCCESS" else None,
                 self._error if self._status == "FAILED" else None,
             )
+
+
+def require_countable(scores: Scores, batch: RouteBatch) -> None:
+    """Make sure that an opinion can be counted; what it holds for abstentions and non-candidates does not matter.
+
+    Raises:
+        ValueError: An array of another shape, or an entry that is no finite number.
+    """
+    shape = batch.candidates.shape
+    for name, values in (("utility", scores.utility), ("success", scores.success), ("evidence", scores.evidence)):
+        if values is None:
+            continue
+        if values.shape != shape:
+            raise ValueError(f"{name} has shape {values.shape}, expected {shape}")
+        odd = ~np.isfinite(values)
+        if odd.any() and (odd & batch.candidates & ~scores.abstains[:, None]).any():
+            raise ValueError(f"{name} holds entries that are no finite numbers")
+    for name, each in (("confidence", scores.confidence), ("abstains", scores.abstains)):
+        if each.shape != shape[:1]:
+            raise ValueError(f"{name} has shape {each.shape}, expected {shape[:1]}")
+    if not np.isfinite(scores.confidence[~scores.abstains]).all():
+        raise ValueError("confidence holds entries that are no finite numbers")
 
 
 class _FanOut:

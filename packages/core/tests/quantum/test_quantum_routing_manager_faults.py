@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from builders import (
     CHEAP,
@@ -27,7 +28,7 @@ from builders import (
 from monkey_coder.core.routing import AdvancedRouter
 from monkey_coder.errors import NoEligibleModelError, OverloadedError, RouterError, UnknownModelError
 from monkey_coder.models import RouteRequest, RoutingDecision
-from monkey_coder.ports import FloatArray
+from monkey_coder.ports import FloatArray, RouteBatch, Scores
 from monkey_coder.quantum.gates import apply_gates
 from monkey_coder.quantum.interval import wilson
 from monkey_coder.quantum.reward import worth
@@ -109,6 +110,39 @@ def test_first_success_waits_until_everyone_in_the_batch_has_an_answer() -> None
     with engine(first, second) as manager:
         answers = manager.decide([ask(options={**options, "strategies": [name]}) for name in ("first", "second")])
     assert [chosen(a) for a in answers] == [CHEAP.ref, MIDDLE.ref]
+
+
+class Narrow(Fixed):
+    """Forgets a model."""
+
+    def score(self, batch: RouteBatch) -> Scores:
+        whole = super().score(batch)
+        return Scores(whole.utility[:, 1:], whole.confidence, whole.abstains)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Fixed("broken", [np.nan, 0.5, 0.5]),
+        Fixed("broken", [0.5, np.inf, 0.5]),
+        Fixed("broken", [0.5] * 3, confidence=np.nan),
+        Fixed("broken", [0.5] * 3, success=[0.5, np.nan, 0.5]),
+        Narrow("broken", [0.5] * 3),
+    ],
+)
+def test_an_opinion_that_is_no_opinion_spoils_no_decision(broken: Fixed) -> None:
+    with engine(broken, Fixed("sane", [0.1, 0.9, 0.2])) as manager:
+        (answer,) = manager.decide([ask()])
+    decision = in_contract(answer)
+    assert (decision.ref, decision.degraded) == (MIDDLE.ref, ("strategy",))
+    assert {r.strategy: r.status for r in decision.thread_results} == {"broken": "FAILED", "sane": "SUCCESS"}
+
+
+def test_what_an_opinion_holds_for_models_that_are_no_candidates_does_not_matter() -> None:
+    with engine(Fixed("partial", [np.nan, 0.9, 0.2], success=[np.nan, 0.8, 0.7], evidence=9.0)) as manager:
+        decision = manager.route(ask(excluded_models=[CHEAP.ref]))
+    assert (decision.ref, decision.degraded) == (MIDDLE.ref, ())
+    assert decision.expected.success == pytest.approx(0.8)
 
 
 class BrokenEmbedder(HashEmbedder):
