@@ -214,6 +214,7 @@ class AdvancedRouter:
         low, high = self._interval(success, evidence)
         floor = request.preferences.quality_floor
         rejections = int(failures.sum())
+        wanted = frozenset(task.preferred_providers)  # np.isin would make arrays as wide as the caller's longest name
         order, required = heuristic_ranking(
             success,
             cost,
@@ -222,7 +223,7 @@ class AdvancedRouter:
             np.array([analysis.complexity], dtype=np.float32),
             required_shares([analysis], [rejections]),
             rejected=failures[None, :],
-            preferred=np.isin(table.providers, task.preferred_providers)[None, :] if task.preferred_providers else None,
+            preferred=np.array([[name in wanted for name in table.providers]]) if wanted else None,
             floor=None if floor is None else low >= floor,
             providers=self._providers,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from builders import (
 from monkey_coder.core.routing import AdvancedRouter
 from monkey_coder.errors import NoEligibleModelError, OverloadedError, RouterError, UnknownModelError
 from monkey_coder.models import RouteRequest, RoutingDecision
-from monkey_coder.ports import FloatArray, RouteBatch, Scores
+from monkey_coder.ports import FloatArray, RouteBatch, Scores, Strategy
 from monkey_coder.quantum.gates import apply_gates
 from monkey_coder.quantum.interval import wilson
 from monkey_coder.quantum.reward import worth
@@ -169,3 +170,16 @@ def test_what_the_heuristic_refuses_its_caller_sees() -> None:
     with engine(Failing("bad"), heuristic=refuse) as manager:
         answers = manager.decide([ask("one"), ask("two"), ask("three")])
     assert [isinstance(a, RouterError) for a in answers] == [False, True, False]
+
+
+@pytest.mark.parametrize("strategy", [Fixed("sane", [0.5] * 3), Failing("bad")], ids=["engine", "heuristic"])
+def test_a_long_preferred_provider_costs_no_memory(strategy: Strategy) -> None:
+    request = ask(preferred_providers=["x" * 300_000, *(f"p{n}" for n in range(250))])
+    with engine(strategy, heuristic=gary8d()) as manager:
+        manager.route(ask())
+        tracemalloc.start()
+        try:
+            manager.route(request)
+            assert tracemalloc.get_traced_memory()[1] < 20e6
+        finally:
+            tracemalloc.stop()
