@@ -123,6 +123,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             executor,
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
+            max_wait_s=settings.max_wait_s,
             on_batch=core.metrics.on_batch,
         )
         jobs = await stack.enter_async_context(asyncio.TaskGroup())

@@ -184,6 +184,12 @@ class RouteRequest(Value):
     quantum_config: QuantumOptions = QuantumOptions()
 
 
+class RouteBatchRequest(Value):
+    """Body of ``POST /v1/quantum/route/batch``."""
+
+    requests: Annotated[tuple[RouteRequest, ...], Field(min_length=1, max_length=256, fail_fast=True)]
+
+
 class Expected(Value):
     """What the engine expects of one candidate."""
 
@@ -278,6 +284,19 @@ class Problem(BaseModel):
     status: int
     code: str
     detail: str
+
+
+class BatchResult(Value):
+    """What became of one request of a batch: a decision or a problem."""
+
+    decision: RoutingDecision | None
+    problem: Problem | None
+
+
+class RouteBatchAnswer(Value):
+    """Answer of ``POST /v1/quantum/route/batch``, in the order of the requests."""
+
+    results: tuple[BatchResult, ...]
 
 
 class TaskAnalysis(Value):

@@ -6,9 +6,10 @@ well (`main` declares it with the same `respond`), so that the OpenAPI document 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import orjson
 from pydantic import ValidationError
@@ -18,10 +19,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from monkey_coder.app.problems import INTERNAL, error_response
 from monkey_coder.bootstrap import Engine
 from monkey_coder.errors import BodyTooLargeError, RouterError
-from monkey_coder.models import RouteRequest
+from monkey_coder.models import RouteBatchRequest, RouteRequest
+from monkey_coder.quantum.answers import Answer
 from monkey_coder.validation import from_validation
 
 PATH: Final = "/v1/quantum/route"
+BATCH_PATH: Final = "/v1/quantum/route/batch"
 
 _log = logging.getLogger(__name__)
 
@@ -61,16 +64,26 @@ class Front:
             await error_response(error)(scope, receive, send)
             return
         if scope["path"] == PATH and scope["method"] == "POST":
-            response = await respond(body, self._engine())
+            try:
+                response = await respond(body, self._engine(), receive)
+            except ClientGoneError:
+                return
             await response(scope, receive, send)
         else:
             await self.app(scope, _replay(body, receive), send)
 
 
-async def respond(body: bytes, engine: Engine) -> Response:
-    """Decide one request, from the bytes of its body to the response."""
+async def respond(body: bytes, engine: Engine, receive: Receive) -> Response:
+    """Decide one request, from the bytes of its body to the response.
+
+    Raises:
+        ClientGoneError: The caller did not wait for the answer; the request was withdrawn.
+    """
     try:
-        answer = await engine.batcher.submit(parse(body))
+        answer = await _decided(parse(body), engine, receive)
+    except ClientGoneError:
+        engine.metrics.on_finished("abandoned")
+        raise
     except RouterError as error:
         answer = error
     except Exception:  # noqa: BLE001 - whatever it was belongs into the log, and not into the answer
@@ -81,6 +94,55 @@ async def respond(body: bytes, engine: Engine) -> Response:
         return error_response(answer)
     engine.metrics.on_finished("decided")
     return Response(orjson.dumps(answer), media_type="application/json")
+
+
+async def respond_batch(body: bytes, engine: Engine) -> Response:
+    """Decide many requests; each gets its own answer or problem, in order."""
+    try:
+        batch = RouteBatchRequest.model_validate_json(body)
+    except ValidationError as error:
+        return error_response(from_validation(error))
+    waiting = [_submitted(request, engine) for request in batch.requests]
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    results = [_in_batch(answer, engine) for answer in answers]
+    return Response(orjson.dumps({"results": results}), media_type="application/json")
+
+
+async def _submitted(request: RouteRequest, engine: Engine) -> Answer | RouterError:
+    return await engine.batcher.submit(request)
+
+
+def _in_batch(answer: Answer | BaseException, engine: Engine) -> Mapping[str, Any]:
+    if isinstance(answer, BaseException) and not isinstance(answer, RouterError):
+        _log.error("a request of a batch failed", exc_info=answer)
+        answer = RouterError(INTERNAL)
+    if isinstance(answer, RouterError):
+        engine.metrics.on_finished(answer.code)
+        return {"decision": None, "problem": answer.problem().model_dump()}
+    engine.metrics.on_finished("decided")
+    return {"decision": answer, "problem": None}
+
+
+async def _decided(request: RouteRequest, engine: Engine, receive: Receive) -> Answer | RouterError:
+    """Queue a request; behind a long queue, withdraw it when its caller goes away."""
+    future = engine.batcher.submit(request)
+    if len(engine.batcher) <= engine.settings.max_batch:
+        return await future
+    watch = asyncio.create_task(_cancel_when_gone(future, receive))
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if watch.done() and not watch.cancelled():
+            raise ClientGoneError from None
+        raise
+    finally:
+        watch.cancel()
+
+
+async def _cancel_when_gone(future: asyncio.Future[Answer | RouterError], receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    future.cancel()
 
 
 def parse(body: bytes) -> RouteRequest:

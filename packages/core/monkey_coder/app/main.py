@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any
 
@@ -17,11 +17,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from monkey_coder import __version__
-from monkey_coder.app.hot_path import PATH, Front, parse, respond
+from monkey_coder.app.hot_path import BATCH_PATH, PATH, Front, parse, respond, respond_batch
 from monkey_coder.app.problems import INTERNAL, MEDIA_TYPE, error_response, problem_response
 from monkey_coder.bootstrap import Engine, open_engine
 from monkey_coder.errors import RouterError
-from monkey_coder.models import Problem, RouteRequest, RoutingDecision
+from monkey_coder.models import Problem, RouteBatchAnswer, RouteBatchRequest, RouteRequest, RoutingDecision
 from monkey_coder.settings import Settings
 from monkey_coder.validation import from_mistakes
 
@@ -38,14 +38,10 @@ LONGEST_PATH = 200
 """Characters of an unknown path that are said back."""
 
 
-_ROUTE_BODY: Mapping[str, Any] = {
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/RouteRequest"}}},
-        }
-    }
-}
+def _body(model: type[BaseModel]) -> dict[str, Any]:
+    """How the OpenAPI document tells of a body that the endpoint reads by hand."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 class Health(BaseModel):
@@ -106,13 +102,19 @@ async def _open_and_settle(settings: Settings) -> AsyncIterator[Engine]:
 
 
 def _add_endpoints(api: FastAPI) -> None:
-    @api.post(PATH, summary="Choose the provider and model for a task", response_model=RoutingDecision, **_ROUTE_BODY)
+    one, many = "Choose the provider and model for a task", "The same for up to 256 tasks"
+
+    @api.post(PATH, summary=one, response_model=RoutingDecision, openapi_extra=_body(RouteRequest))
     async def quantum_route(request: Request, engine: RunningEngine) -> Response:
-        return await respond(await request.body(), engine)
+        return await respond(await request.body(), engine, request.receive)
+
+    @api.post(BATCH_PATH, summary=many, response_model=RouteBatchAnswer, openapi_extra=_body(RouteBatchRequest))
+    async def quantum_route_batch(request: Request, engine: RunningEngine) -> Response:
+        return await respond_batch(await request.body(), engine)
 
     front_door = "The Gary8D front door, which obeys the feature flag"
 
-    @api.post("/v1/route", summary=front_door, response_model=RoutingDecision, **_ROUTE_BODY)
+    @api.post("/v1/route", summary=front_door, response_model=RoutingDecision, openapi_extra=_body(RouteRequest))
     async def route(request: Request, engine: RunningEngine) -> Response:
         try:
             decision = await run_in_threadpool(engine.router.route_request, parse(await request.body()))
@@ -177,7 +179,7 @@ def _openapi(api: FastAPI) -> dict[str, Any]:
     if api.openapi_schema is None:
         document = get_openapi(title=api.title, version=api.version, routes=api.routes)
         schemas = document["components"]["schemas"]
-        for read_by_hand in (RouteRequest, Problem):
+        for read_by_hand in (RouteRequest, RouteBatchRequest, Problem):
             schema = read_by_hand.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= schema.pop("$defs", {}) | {read_by_hand.__name__: schema}
         for unused in ("HTTPValidationError", "ValidationError"):

@@ -28,6 +28,7 @@ class Batcher(Generic[Request, Answer]):
         executor: Where `decide` runs, off the event loop.
         max_batch: Requests decided together at the most.
         max_queue: Requests that may wait; further ones raise `OverloadedError`.
+        max_wait_s: Seconds after which a waiting request is given up with `OverloadedError`.
         on_batch: Told the size of every batch and of the queue behind it.
     """
 
@@ -38,14 +39,16 @@ class Batcher(Generic[Request, Answer]):
         *,
         max_batch: int = 64,
         max_queue: int = 2048,
+        max_wait_s: float = 5.0,
         on_batch: Callable[[int, int], None] | None = None,
     ) -> None:
         self._decide = decide
         self._executor = executor
         self._max_batch = max_batch
         self._max_queue = max_queue
+        self._max_wait_s = max_wait_s
         self._on_batch = on_batch
-        self._queue: deque[tuple[Request, asyncio.Future[Answer]]] = deque()
+        self._queue: deque[tuple[Request, asyncio.Future[Answer], float]] = deque()
         self._arrived = asyncio.Event()
 
     def __len__(self) -> int:
@@ -59,8 +62,9 @@ class Batcher(Generic[Request, Answer]):
         """
         if len(self._queue) >= self._max_queue:
             raise OverloadedError
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.append((request, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._queue.append((request, future, loop.time() + self._max_wait_s))
         self._arrived.set()
         return future
 
@@ -86,10 +90,15 @@ class Batcher(Generic[Request, Answer]):
 
     def _next_batch(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
         batch: list[tuple[Request, asyncio.Future[Answer]]] = []
+        now = asyncio.get_running_loop().time()
         while self._queue and len(batch) < self._max_batch:
-            entry = self._queue.popleft()
-            if not entry[1].done():
-                batch.append(entry)
+            request, future, give_up_at = self._queue.popleft()
+            if future.done():
+                continue
+            if give_up_at < now:
+                future.set_exception(OverloadedError())
+            else:
+                batch.append((request, future))
         if not self._queue:
             self._arrived.clear()
         if self._on_batch is not None and batch:
