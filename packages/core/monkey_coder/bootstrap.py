@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from tempfile import mkstemp
 from types import MappingProxyType
@@ -21,6 +23,7 @@ from monkey_coder.catalog.catalog import Catalog, load_catalog
 from monkey_coder.core.routing import AdvancedRouter
 from monkey_coder.errors import RouterError, SettingsError
 from monkey_coder.models import TASK_TYPES, ExecuteRequest, RouteRequest
+from monkey_coder.ports import Strategy
 from monkey_coder.quantum.answers import Answer
 from monkey_coder.quantum.batching import Batcher
 from monkey_coder.quantum.embedding import StaticEmbedder
@@ -28,6 +31,7 @@ from monkey_coder.quantum.gates import apply_gates
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.interval import wilson
 from monkey_coder.quantum.metrics_collector import MetricsCollector
+from monkey_coder.quantum.performance_monitor import Alert, PerformanceMonitor
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.reward import worth
 from monkey_coder.quantum.routing_strategies import objective_strategies
@@ -37,7 +41,12 @@ from monkey_coder.settings import Settings
 
 SECRET_BYTES = 32
 WORKERS_PER_STRATEGY = 2
+STRATEGY_GROUP = "monkey_coder.strategies"
+"""Entry point group in which a package announces strategies of its own."""
+
 FRONT_DOOR_THREADS = 4
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Core:
         manager: The quantum engine.
         router: Gary8D with the feature flag.
         metrics: Series of this process.
+        monitor: How each strategy is doing lately.
         registry: Where they are registered.
     """
 
@@ -58,6 +68,7 @@ class Core:
     manager: QuantumRoutingManager
     router: AdvancedRouter
     metrics: MetricsCollector
+    monitor: PerformanceMonitor
     registry: CollectorRegistry
 
 
@@ -72,6 +83,32 @@ class Engine(Core):
     batcher: Batcher[RouteRequest, Answer | RouterError]
 
 
+def plugged_in_strategies(entries: Iterable[EntryPoint] | None = None) -> tuple[Strategy, ...]:
+    """Make the strategies that installed packages bring along.
+
+    Args:
+        entries: Entry points, each a callable without arguments that returns a strategy; None: those of the
+            group `STRATEGY_GROUP`.
+
+    Raises:
+        SettingsError: One cannot be loaded; the message names it.
+    """
+    found = []
+    for entry in entry_points(group=STRATEGY_GROUP) if entries is None else entries:
+        try:
+            found.append(entry.load()())
+        except Exception as error:
+            raise SettingsError(
+                f"the strategy {entry.name!r} ({entry.value}) cannot be loaded: {error!r}; repair or uninstall it"
+            ) from error
+    return tuple(found)
+
+
+def _log_alert(alert: Alert) -> None:
+    state = "is too high" if alert.raised else "is good again"
+    _log.warning("strategy %s: %s %s at %.4g", alert.strategy, alert.figure, state, alert.value)
+
+
 @contextmanager
 def open_core(settings: Settings) -> Iterator[Core]:
     """Build everything that decides.
@@ -82,7 +119,8 @@ def open_core(settings: Settings) -> Iterator[Core]:
     with ExitStack() as stack:
         catalog = load_catalog(settings.catalog)
         table = catalog.table()
-        strategies = {strategy.name: strategy for strategy in objective_strategies()}
+        monitor = PerformanceMonitor(on_alert=_log_alert)
+        strategies = {strategy.name: strategy for strategy in (*objective_strategies(), *plugged_in_strategies())}
         snapshot = EngineSnapshot(
             table=table,
             strategies=MappingProxyType(strategies),
@@ -103,12 +141,12 @@ def open_core(settings: Settings) -> Iterator[Core]:
             heuristic=gary8d().heuristic,
             clock=time.monotonic,
             rng=np.random.default_rng(),
-            listeners=(metrics,),
+            listeners=(metrics, monitor),
         )
         callers = ThreadPoolExecutor(FRONT_DOOR_THREADS, thread_name_prefix="front-door")
         stack.callback(callers.shutdown, wait=False, cancel_futures=True)
         router = gary8d(engine=manager, quantum_enabled=settings.quantum, executor=callers)
-        yield Core(settings, catalog, manager, router, metrics, registry)
+        yield Core(settings, catalog, manager, router, metrics, monitor, registry)
 
 
 @asynccontextmanager
