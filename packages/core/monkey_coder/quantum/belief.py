@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
-from monkey_coder.quantum.success_model import Arrays, SuccessEstimate
+from monkey_coder.quantum.array_parts import Arrays
+from monkey_coder.quantum.success_model import SuccessEstimate
 
 STATE_FEATURES: Final = 6
 PAIR_FEATURES: Final = 7

@@ -65,6 +65,11 @@ class Policy:
         self._weights = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
         self._column = {ref: slot for slot, ref in enumerate(header.models)}
 
+    @property
+    def weights(self) -> Arrays:
+        """The weights by name, as the constructor takes them; not to be changed."""
+        return self._weights
+
     @classmethod
     def load(cls, path: Path, encoding: int | None = None) -> Self:
         """Read a policy file.

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from monkey_coder.errors import PolicyError
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
+from monkey_coder.quantum.array_parts import Arrays, check_shapes, put_together, take_apart
 from monkey_coder.quantum.new_model import NewModelPrior
 from monkey_coder.quantum.policy import EncodedModels, Policy
 from monkey_coder.quantum.policy_file import PolicyHeader
@@ -34,7 +35,11 @@ EMBEDDING_SCALE: Final = 8.0
 LEAST_SUCCESS: Final = 0.02
 """Probabilities are kept this far from 0 and 1: no family is so clear that one outcome could not surprise."""
 
-Arrays = dict[str, NDArray[Any]]
+NO_FEATURES: Final = 1
+"""Length of the model features that the ensemble is given, and does not read."""
+
+FAR_EVIDENCE: Final = 2.0
+"""Outcomes that an estimate is worth where the request is far, or training did not know the model."""
 
 
 def logit(probability: NDArray[np.floating], least: float = LEAST_SUCCESS) -> FloatArray:
@@ -132,7 +137,7 @@ class SuccessModel:
         """
         slot = {ref: place for place, ref in enumerate(self.models)}
         slots = np.array([slot.get(ref, -1) for ref in refs], dtype=np.int64)
-        every = self.network.encode_models(self.models, np.zeros((len(self.models), 0), np.float32))
+        every = self.network.encode_models(self.models, np.zeros((len(self.models), NO_FEATURES), np.float32))
         return BoundSuccessModel(self, slots, every)
 
     def features(self, embedding: FloatArray, marks: FloatArray) -> FloatArray:
@@ -143,9 +148,34 @@ class SuccessModel:
         """(B, G) P(family) of what `features` returned."""
         return softmax(features @ self.family_weight + self.family_bias)
 
+    def __post_init__(self) -> None:
+        models, families, size = len(self.models), len(self.families), self.family_weight.shape[0]
+        check_shapes(
+            self,
+            mark_mean=(MARKS,),
+            mark_scale=(MARKS,),
+            family_weight=(size, families),
+            family_bias=(families,),
+            family_success=(families, models),
+            family_evidence=(families, models),
+            mean=(models,),
+            references=(len(self.references), size - MARKS),
+            centre=(models,),
+        )
+
+    @property
+    def dimensions(self) -> int:
+        """Length D of the embeddings."""
+        return len(self.family_weight) - MARKS
+
     def to_arrays(self) -> tuple[Arrays, dict[str, Any]]:
         """Return arrays by name, and JSON values: all that `from_arrays` needs."""
-        raise NotImplementedError
+        arrays, header = take_apart(self, but=frozenset({"network", "new_models"}))
+        new_arrays, header["new_models"] = self.new_models.to_arrays()
+        header["network"] = self.network.header.to_json()
+        arrays |= {f"new_models.{name}": array for name, array in new_arrays.items()}
+        arrays |= {f"network.{name}": array for name, array in self.network.weights.items()}
+        return arrays, header
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Self:
@@ -154,7 +184,18 @@ class SuccessModel:
         Raises:
             PolicyError: Something is missing, not finite, or does not fit.
         """
-        raise NotImplementedError
+        try:
+            about = PolicyHeader.from_json(header["network"])
+            new_header = header["new_models"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise PolicyError(f"the success model's description of its network is damaged: {error}") from error
+        return put_together(
+            cls,
+            arrays,
+            header,
+            network=Policy(about, _under("network.", arrays)),
+            new_models=NewModelPrior.from_arrays(_under("new_models.", arrays), new_header),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +225,51 @@ class BoundSuccessModel:
             embedding: (B, D) unit embeddings.
             table_success: (B, M) the table's P(success), 0..1: believed of models that training did not know.
         """
-        raise NotImplementedError
+        model = self.model
+        features = model.features(embedding, state[:, model.dimensions : model.dimensions + MARKS])
+        family = model.family_probability(features)
+        member_logits = self._member_logits(features, family)
+        chance = sigmoid(member_logits)
+        logits = model.slope * logit(chance.mean(axis=0), 1e-4) + np.float32(model.offset)
+        nearest = (embedding @ model.references.T).max(axis=1, initial=-1.0)
+        far = nearest < model.least_similarity
+        logits[far] = logit(model.mean)
+        prior = family @ model.family_success
+        prior[far] = model.mean
+        evidence = estimate_evidence(family @ model.family_evidence, chance)
+        evidence[far] = FAR_EVIDENCE
+        deviations = logits - model.centre
+        deviations[far] = 0.0
+        return self._of_table(sigmoid(logits), prior, evidence, far, deviations, table_success)
+
+    def _member_logits(self, features: FloatArray, family: FloatArray) -> FloatArray:
+        """(K, B, P) what each member of the ensemble says."""
+        prior = family @ self.model.family_success
+        observation = {
+            "state": np.concatenate([features, family], axis=1),
+            "candidates": np.ones((len(features), len(self.model.models)), np.bool_),
+            "base": logit(prior),
+        }
+        return self.model.network.member_values(observation, self.encoded)
+
+    def _of_table(
+        self,
+        success: FloatArray,
+        prior: FloatArray,
+        evidence: FloatArray,
+        far: BoolArray,
+        deviations: FloatArray,
+        table_success: FloatArray,
+    ) -> SuccessEstimate:
+        """Pick the table's models out of all known ones, and judge the others."""
+        success, prior, evidence = (array[:, self.slots] for array in (success, prior, evidence))
+        new = ~self.known
+        if new.any():
+            declared = table_success[:, new]
+            success[:, new] = self.model.new_models.success(declared, deviations)
+            prior[:, new] = declared
+            evidence[:, new] = FAR_EVIDENCE
+        return SuccessEstimate(success, logit(success), prior, evidence, far, deviations)
 
 
 def read_features(
@@ -201,3 +286,17 @@ def softmax(values: FloatArray) -> FloatArray:
     """Probabilities along the last axis."""
     raised = np.exp(values - values.max(axis=-1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True), dtype=np.float32)
+
+
+def estimate_evidence(of_family: FloatArray, chance: FloatArray) -> FloatArray:
+    """(B, P) outcomes that estimates are worth: those of the family, or fewer where the members (K, B, P) disagree."""
+    if len(chance) < 2:
+        return np.maximum(of_family, 1.0)
+    mean, spread = chance.mean(axis=0), chance.var(axis=0, ddof=1)
+    agreed = mean * (1.0 - mean) / np.maximum(spread, 1e-6)
+    return np.asarray(np.clip(agreed, 1.0, np.maximum(of_family, 1.0)), dtype=np.float32)
+
+
+def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    """The arrays whose names begin with a prefix, by the rest of the name."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

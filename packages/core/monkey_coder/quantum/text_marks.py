@@ -1,8 +1,9 @@
 """Cheap marks of a text that its embedding does not hold: how long it is, which characters and telling words, its end.
 
 In order (`MARKS` of them): log(1 + n) of the bytes of each class of `BYTE_CLASSES`; their shares of all bytes; whether
-each of `WORDS` is in the first `WORD_CHARS` characters; log(1 + characters); log(words); bytes per word / 8, at most `MOST_WORD`; whether a
-question mark is in the last `END_CHARS` characters; whether the text ends with a full stop or colon.
+each of `WORDS` is in the first `WORD_CHARS` characters; log(1 + characters); log(words); bytes per word / 8, at most
+`MOST_WORD`; whether a question mark is in the last `END_CHARS` characters; whether the text ends with a full stop or
+colon.
 
 All but the number of characters is read from the head and tail of a long text (`embedding.head_and_tail`).
 """
