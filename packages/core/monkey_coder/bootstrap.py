@@ -40,11 +40,11 @@ from monkey_coder.quantum.thread_manager import ThreadManager
 from monkey_coder.settings import Settings
 
 SECRET_BYTES = 32
-WORKERS_PER_STRATEGY = 2
+FRONT_DOOR_THREADS = 4
+WORKERS_PER_STRATEGY = 1 + FRONT_DOOR_THREADS
+"""As many as there are callers at once, so that one hung strategy leaves the others their workers."""
 STRATEGY_GROUP = "monkey_coder.strategies"
 """Entry point group in which a package announces strategies of its own."""
-
-FRONT_DOOR_THREADS = 4
 
 _log = logging.getLogger(__name__)
 
