@@ -11,7 +11,8 @@ from typing import Self
 
 import numpy as np
 
-from monkey_coder.ports import REJECTED, UNTRIED, FloatArray, RouteBatch
+from monkey_coder.ports import REJECTED, UNTRIED, FloatArray, IntArray, RouteBatch
+from monkey_coder.quantum import routing_value
 from monkey_coder.quantum.belief import Belief, BoundBelief, LookAhead, after, look_ahead
 from monkey_coder.quantum.policy import EncodedModels, Policy
 from monkey_coder.quantum.routing_value import adds, encode_models, observation
@@ -91,20 +92,21 @@ class ServedPolicy:
         if rejected.any():
             particles = after(particles, rejected, self.parts.noise)
         weighted_cost = batch.cost_weight[:, None] * batch.cost_usd + batch.latency_weight[:, None] * batch.latency_s
+        attempts_left = np.minimum(batch.attempts_left, self.parts.planned)
         look = look_ahead(
             particles,
             open_models=batch.candidates & (batch.attempts == UNTRIED),
             rejected=rejected,
             weighted_cost=weighted_cost.astype(np.float32),
-            attempts_left=np.minimum(batch.attempts_left, self.parts.planned),
+            attempts_left=attempts_left,
             noise=self.parts.noise,
             planned=self.parts.planned,
         )
-        return Valuation(estimate, look, self._q(batch, look))
+        return Valuation(estimate, look, self._q(batch, look, attempts_left))
 
-    def _q(self, batch: RouteBatch, look: LookAhead) -> FloatArray:
+    def _q(self, batch: RouteBatch, look: LookAhead, attempts_left: IntArray) -> FloatArray:
         q = look.value
-        left = np.minimum(batch.attempts_left, self.parts.planned)
-        if self.parts.network is not None and self.encoded is not None and adds(left):
-            q = self.parts.network.q_values(observation(look, batch.candidates, left), self.encoded)
+        if self.parts.network is not None and self.encoded is not None and routing_value.adds(attempts_left):
+            observed = routing_value.observation(look, batch.candidates, attempts_left)
+            q = self.parts.network.q_values(observed, self.encoded)
         return np.asarray(np.where(batch.candidates, q, 0.0), dtype=np.float32)
