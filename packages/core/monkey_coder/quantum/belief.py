@@ -20,18 +20,26 @@ All of it is immutable numpy; `belief_training.py` makes it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
-from monkey_coder.quantum.array_parts import Arrays
-from monkey_coder.quantum.success_model import SuccessEstimate
+from monkey_coder.quantum.array_parts import Arrays, check_shapes, put_together, take_apart
+from monkey_coder.quantum.success_model import SuccessEstimate, logit, sigmoid
 
 STATE_FEATURES: Final = 6
 PAIR_FEATURES: Final = 7
+
+NEW_MODEL_SHARE: Final = 0.7
+"""How strongly a model unknown to training is taken to follow what the known ones have in common (0: not at all)."""
+
+_CLOSED: Final = np.float32(-1e30)
+_LEAST_CHANCE: Final = 1e-6
+_LEAST_GAP: Final = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +149,26 @@ class Belief:
         slot = {ref: place for place, ref in enumerate(self.models)}
         return BoundBelief(self, np.array([slot.get(ref, -1) for ref in refs], dtype=np.int64))
 
+    def __post_init__(self) -> None:
+        models, classes, anchors = len(self.models), len(self.class_weight), len(self.anchors)
+        points, rank = self.points.shape
+        check_shapes(
+            self,
+            class_profile=(classes, models),
+            class_weight=(classes,),
+            anchors=(anchors, models),
+            anchor_class=(anchors, classes),
+            points=(points, rank),
+            intercept=(models,),
+            centre=(models,),
+            loading=(rank, models),
+            passed_score=(models,),
+            failed_score=(models,),
+        )
+
     def to_arrays(self) -> tuple[Arrays, dict[str, Any]]:
         """Return arrays by name, and JSON values: all that `from_arrays` needs."""
-        raise NotImplementedError
+        return take_apart(self)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> Self:
@@ -152,7 +177,7 @@ class Belief:
         Raises:
             PolicyError: Something is missing, not finite, or does not fit.
         """
-        raise NotImplementedError
+        return put_together(cls, arrays, header)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,13 +192,85 @@ class BoundBelief:
     belief: Belief
     slots: IntArray
 
+    @cached_property
+    def _known(self) -> NDArray[np.intp]:
+        """Table columns of models that training knew."""
+        return np.flatnonzero(self.slots >= 0)
+
+    @cached_property
+    def _anchors(self) -> tuple[FloatArray, FloatArray]:
+        """Twice the anchors' logits of the known models (k, R), and the squared length of each anchor (R,)."""
+        anchors = self.belief.anchors[:, self.slots[self._known]]
+        return np.ascontiguousarray(2.0 * anchors.T, dtype=np.float32), np.square(anchors).sum(axis=1)
+
+    @cached_property
+    def _common(self) -> FloatArray:
+        """(N,) how much easier than on average each particle is for all known models, in log odds."""
+        classes = logit(self.belief.class_profile).mean(axis=1)
+        classes -= self.belief.class_weight @ classes
+        return np.concatenate([classes, self.belief.points @ self.belief.loading.mean(axis=1)])
+
+    @cached_property
+    def _scores(self) -> tuple[FloatArray, FloatArray]:
+        """(M,) expected scores of a passing and of a failing answer."""
+        new = self.slots < 0
+        belief = self.belief
+        return (
+            np.where(new, np.float32(belief.passed_score.mean()), belief.passed_score[self.slots]),
+            np.where(new, np.float32(belief.failed_score.mean()), belief.failed_score[self.slots]),
+        )
+
     def particles(self, estimate: SuccessEstimate) -> Particles:
         """The belief about requests on which nothing was tried yet.
 
         Args:
             estimate: (B, M) of the success model bound to the same models.
         """
-        raise NotImplementedError
+        belief = self.belief
+        weights = self.class_weights(estimate)
+        passed, failed = self._scores
+        gap = np.maximum(passed - failed, _LEAST_GAP)
+        classes, points = len(belief.class_weight), len(belief.points)
+        every = np.empty((len(estimate), classes + points), np.float32)
+        every[:, :classes] = belief.class_share * weights
+        every[:, classes:] = (1.0 - belief.class_share) / points
+        slots, known = self.slots[self._known], self._known
+        prior = logit((estimate.prior[:, known] - failed[known]) / gap[known])
+        logits = belief.intercept[slots] + np.float32(belief.slope) * (prior - belief.centre[slots])
+        profile = np.empty((*every.shape, len(self.slots)), np.float32)
+        profile[:, :classes, known] = belief.class_profile[:, slots]
+        profile[:, classes:, known] = sigmoid(logits[:, None] + belief.points @ belief.loading[:, slots])
+        if len(known) < len(self.slots):
+            new = np.flatnonzero(self.slots < 0)
+            chance = (estimate.success[:, new] - failed[new]) / gap[new]
+            profile[:, :, new] = self._unknown(logit(chance), every)
+        return Particles(profile, every, estimate.success, passed, failed)
+
+    def class_weights(self, estimate: SuccessEstimate) -> FloatArray:
+        """(B, J) P(class) of each request, by the anchors whose logits are like its own."""
+        belief = self.belief
+        weights = np.tile(belief.class_weight, (len(estimate), 1))
+        near = ~estimate.far
+        if not len(self._known) or not near.any():
+            return weights
+        logits = estimate.logits[:, self._known]
+        doubled, squares = self._anchors
+        distance = logits @ doubled
+        distance -= squares
+        distance -= np.square(logits).sum(axis=1)[:, None]
+        distance *= np.float32(0.5 / belief.bandwidth**2 / len(self._known))
+        kernel = np.exp(np.minimum(distance, 0.0, out=distance), out=distance)
+        total = kernel.sum(axis=1, keepdims=True) + np.float32(belief.pseudo_rows)
+        local = (kernel @ belief.anchor_class + np.float32(belief.pseudo_rows) * belief.class_weight) / total
+        weights[near] = local[near]
+        return weights
+
+    def _unknown(self, logits: FloatArray, weights: FloatArray) -> FloatArray:
+        """(B, N, m) profiles of new models with these logits (B, m), which follow what the known ones share."""
+        common = np.float32(NEW_MODEL_SHARE) * (self._common - (weights @ self._common)[:, None])
+        raised = logits[:, None] + common[:, :, None]
+        mean = np.einsum("bn,bnm->bm", weights, sigmoid(raised))
+        return sigmoid(raised + (logits - logit(mean))[:, None])
 
 
 def after(particles: Particles, rejected: BoolArray, noise: float) -> Particles:
@@ -185,9 +282,20 @@ def after(particles: Particles, rejected: BoolArray, noise: float) -> Particles:
         noise: Probability that a verdict is wrong, 0 up to and without one half.
 
     Returns:
-        The same profiles with other weights. Weights stay as they are where no particle could explain the rejections.
+        The same profiles with other weights.
     """
-    raise NotImplementedError
+    rows = np.flatnonzero(rejected.any(axis=1))
+    if not len(rows):
+        return particles
+    chance = (1.0 - noise) - (1.0 - 2.0 * noise) * particles.profile[rows]
+    np.log(np.maximum(chance, _LEAST_CHANCE, out=chance), out=chance)
+    evidence = np.einsum("bnm,bm->bn", chance, rejected[rows].astype(np.float32))
+    evidence -= evidence.max(axis=1, keepdims=True)
+    updated = particles.weights[rows] * np.exp(evidence)
+    updated /= updated.sum(axis=1, keepdims=True)
+    weights = particles.weights.copy()
+    weights[rows] = updated
+    return replace(particles, weights=weights)
 
 
 def look_ahead(
@@ -211,4 +319,97 @@ def look_ahead(
         noise: Probability that a verdict is wrong, 0 up to and without one half.
         planned: Attempts of a whole episode, K, to which the features relate.
     """
-    raise NotImplementedError
+    cost = weighted_cost.astype(np.float32, copy=False)
+    right, wrong = particles.passed_score, particles.failed_score
+    truth, error = np.float32(1.0 - noise), np.float32(noise)
+    chance = np.matmul(particles.weights[:, None], particles.profile)[:, 0]
+    rejection = np.maximum(truth - (truth - error) * chance, _LEAST_CHANCE)
+    success = wrong + (right - wrong) * chance
+    kept = chance * truth * right + (1.0 - chance) * error * wrong
+    stopping = (chance * error * right + (1.0 - chance) * truth * wrong) / rejection
+    further = np.maximum(_best_after(particles, chance, rejection, cost, open_models, noise), stopping)
+    last = (attempts_left <= 1)[:, None]
+    tried = rejected.any(axis=1, keepdims=True)
+    success = np.where(last & ~tried, particles.success, success)
+    stop = np.zeros(len(success), np.float32)
+    if tried.any():
+        of_rejected = _rejected_score(particles, noise)
+        success = np.where(rejected, of_rejected, success)
+        stop = np.where(rejected, of_rejected, 0.0).max(axis=1)
+    value = np.where(last, success, kept + rejection * further) - cost
+    found = LookAhead(success, rejection, kept, further, stopping, value, stop, *_no_features(success))
+    _fill_features(found, particles.weights, chance, open_models, rejected, cost, attempts_left / planned, planned)
+    return found
+
+
+def _best_after(
+    particles: Particles,
+    chance: FloatArray,
+    rejection: FloatArray,
+    cost: FloatArray,
+    open_models: BoolArray,
+    noise: float,
+) -> FloatArray:
+    """(B, M) score less price of the best single attempt of another open model, once the model was rejected."""
+    right, wrong = particles.passed_score, particles.failed_score
+    joint = np.matmul((particles.weights[:, :, None] * particles.profile).transpose(0, 2, 1), particles.profile)
+    joint *= np.float32(2.0 * noise - 1.0)
+    joint += np.float32(1.0 - noise) * chance[:, None]
+    joint /= rejection[:, :, None]
+    joint *= right - wrong
+    joint += (wrong - cost)[:, None]
+    joint += np.where(open_models, np.float32(0.0), _CLOSED)[:, None]
+    own = np.arange(joint.shape[1])
+    joint[:, own, own] = _CLOSED
+    return np.asarray(joint.max(axis=2))
+
+
+def _rejected_score(particles: Particles, noise: float) -> FloatArray:
+    """(B, M) expected score of each model's answer, if it is among those that were rejected."""
+    right, wrong = particles.passed_score, particles.failed_score
+    if noise == 0.0:
+        return np.broadcast_to(wrong, particles.success.shape)
+    passed = np.float32(noise) * particles.profile
+    passed /= (1.0 - noise) - np.float32(1.0 - 2.0 * noise) * particles.profile
+    return np.asarray(wrong + (right - wrong) * np.matmul(particles.weights[:, None], passed)[:, 0])
+
+
+def _no_features(success: FloatArray) -> tuple[FloatArray, FloatArray]:
+    return (
+        np.empty((len(success), STATE_FEATURES), np.float32),
+        np.empty((*success.shape, PAIR_FEATURES), np.float32),
+    )
+
+
+def _fill_features(
+    found: LookAhead,
+    weights: FloatArray,
+    chance: FloatArray,
+    open_models: BoolArray,
+    rejected: BoolArray,
+    cost: FloatArray,
+    left: NDArray[np.floating],
+    planned: int,
+) -> None:
+    """Describe states and (state, model) pairs to a value network: all of order one, none naming a model."""
+    count = np.maximum(open_models.sum(axis=1), 1)
+    dearest = np.where(open_models, cost, 0.0).max(axis=1, initial=0.0)
+    best = np.where(open_models, found.value, _CLOSED).max(axis=1)
+    best = np.where(open_models.any(axis=1), best, 0.0)
+    relative = np.divide(cost, dearest[:, None], out=np.ones_like(cost), where=dearest[:, None] > 0.0)
+    state, pairs = found.state_features, found.pair_features
+    state[:, 0] = np.log1p(30.0 * dearest) / 4.0
+    state[:, 1] = left
+    state[:, 2] = best
+    state[:, 3] = np.where(open_models, chance, 0.0).sum(axis=1) / count
+    state[:, 4] = -(weights * np.log(weights + 1e-9)).sum(axis=1) / 4.0
+    state[:, 5] = rejected.sum(axis=1) / planned
+    pairs[:, :, 0] = logit(chance) / 3.0
+    pairs[:, :, 1] = found.rejection
+    pairs[:, :, 2] = found.further
+    pairs[:, :, 3] = np.log1p(10.0 * cost) / 2.0
+    pairs[:, :, 4] = np.log(relative + 1e-3) / 4.0
+    pairs[:, :, 5] = found.value - best[:, None]
+    pairs[:, :, 6] = left[:, None]
+    np.clip(state, -4.0, 4.0, out=state)
+    np.clip(pairs, -4.0, 4.0, out=pairs)

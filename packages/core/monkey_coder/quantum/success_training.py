@@ -326,7 +326,7 @@ def _fit_ensemble(
     waited = 0
     for epoch in range(1, options.epochs + 1):
         order = torch.randperm(len(x), generator=generator)
-        for rows in torch.split(order, batch):  # type: ignore[no-untyped-call]
+        for rows in torch.split(order, batch):
             counts = weights[rows] * (1.0 - held[:, rows])
             logits = network(_observed(_thinned(x[rows], options.dropout, generator), base[rows]), models, generator)
             loss = _loss(logits, y[rows], counts).sum()
