@@ -16,11 +16,13 @@ from monkey_coder.errors import RouterError, SettingsError
 from monkey_coder.evaluation.analysis import analyse
 from monkey_coder.evaluation.compare import Played, check_names, play_routers
 from monkey_coder.evaluation.decisions import read_decisions, write_decisions
+from monkey_coder.evaluation.learned import Learned, learned_routers
 from monkey_coder.evaluation.preparation import Plan, Prepared, prepare
-from monkey_coder.evaluation.protocol import ORACLE, RouterContext, Routers
+from monkey_coder.evaluation.protocol import ORACLE, RouterContext, Routers, TrainingView
 from monkey_coder.evaluation.registry import builtin_routers
 from monkey_coder.evaluation.report import print_report, write_json
 from monkey_coder.quantum.embedding import StaticEmbedder
+from monkey_coder.quantum.training_data import OutcomeData
 
 EXAMPLES: Final = """
 Examples:
@@ -33,6 +35,10 @@ Examples:
 
 Which figures are computed, and how: docs/reference/evaluation.md. Exit code: 0 good, 1 the work failed, 2 bad usage.
 """  # noqa: E501 - one command, one line
+
+
+SMALL_DATA: Final = 600
+"""Training rows below which learned routers train with the preset for little data."""
 
 
 class EvaluateCommand(TyperCommand):
@@ -64,7 +70,15 @@ def repeat_options(args: list[str], several: tuple[str, ...]) -> list[str]:
 
 def all_routers() -> Routers:
     """Every router that can be named, but for the oracle; what is slow to import is imported by its factory."""
-    return builtin_routers()
+    return {**builtin_routers(), **learned_routers(_train)}
+
+
+def _train(data: OutcomeData, view: TrainingView) -> Learned:
+    from monkey_coder.quantum.training_pipeline import preset, train  # loads torch: only when a learned router competes
+
+    size = "small_data" if len(data) < SMALL_DATA else "balanced"
+    trained = train(data, preset(size, attempts=view.attempts, noise=view.noise))
+    return Learned(trained.parts, trained.reliability)
 
 
 def register(app: typer.Typer) -> None:

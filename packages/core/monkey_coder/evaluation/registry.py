@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from monkey_coder.evaluation.engine import Quantum
 from monkey_coder.evaluation.gary8d import Gary8D
 from monkey_coder.evaluation.knn import Knn
 from monkey_coder.evaluation.ladder import Ladder
@@ -19,5 +18,4 @@ def builtin_routers() -> Routers:
         "gary8d": lambda _: Gary8D(),
         "ladder": lambda _: Ladder(),
         "knn": lambda context: Knn(context.embedder()),
-        "quantum": lambda context: Quantum(context.embedder()),
     }

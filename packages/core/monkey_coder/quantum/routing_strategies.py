@@ -7,7 +7,9 @@ average them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Final
 
 import numpy as np
@@ -93,6 +95,17 @@ def trust(evidence: FloatArray, batch: RouteBatch) -> FloatArray:
     shares = evidence / (evidence + HALF_TRUST_EVIDENCE)
     count = np.maximum(batch.candidates.sum(axis=1), 1)
     return np.asarray(np.where(batch.candidates, shares, 0.0).sum(axis=1) / count, dtype=np.float32)
+
+
+def configured_strategies(policy: ServedPolicy | None, further: Sequence[Strategy] = ()) -> Mapping[str, Strategy]:
+    """All strategies by name, in the order in which answers report them.
+
+    Args:
+        policy: What the DQN strategy serves; None while there is no policy.
+        further: Strategies from elsewhere; one of the same name takes the place of ours.
+    """
+    ours = (DqnStrategy(policy), *objective_strategies())
+    return MappingProxyType({strategy.name: strategy for strategy in (*ours, *further)})
 
 
 def objective_strategies() -> tuple[Strategy, ...]:

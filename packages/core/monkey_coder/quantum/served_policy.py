@@ -12,7 +12,6 @@ from typing import Self
 import numpy as np
 
 from monkey_coder.ports import REJECTED, UNTRIED, FloatArray, IntArray, RouteBatch
-from monkey_coder.quantum import routing_value
 from monkey_coder.quantum.belief import Belief, BoundBelief, LookAhead, after, look_ahead
 from monkey_coder.quantum.policy import EncodedModels, Policy
 from monkey_coder.quantum.routing_value import adds, encode_models, observation
@@ -106,7 +105,7 @@ class ServedPolicy:
 
     def _q(self, batch: RouteBatch, look: LookAhead, attempts_left: IntArray) -> FloatArray:
         q = look.value
-        if self.parts.network is not None and self.encoded is not None and routing_value.adds(attempts_left):
-            observed = routing_value.observation(look, batch.candidates, attempts_left)
+        if self.parts.network is not None and self.encoded is not None and adds(attempts_left):
+            observed = observation(look, batch.candidates, attempts_left)
             q = self.parts.network.q_values(observed, self.encoded)
         return np.asarray(np.where(batch.candidates, q, 0.0), dtype=np.float32)
