@@ -30,6 +30,9 @@ REASONS: Final[tuple[ExclusionReason, ...]] = (
 )
 """In the order in which they are looked at: the first that applies is the one reported."""
 
+ROUNDING: Final = 1e-9
+"""Share of a budget by which sums of money may miss it: 0.5 - 0.4 must leave enough for a cost of 0.1."""
+
 _CODE: Final = {reason: code for code, reason in enumerate(REASONS, start=1)}
 _CAPABILITY_COLUMN: Final = {name: column for column, name in enumerate(CAPABILITIES)}
 
@@ -162,7 +165,8 @@ def _budget_left(request: RouteRequest) -> float:
     budget = request.preferences.max_cost_usd
     if budget is None:
         return np.inf
-    return max(0.0, budget - sum(attempt.cost_usd or 0.0 for attempt in request.episode.attempts))
+    spent = sum(attempt.cost_usd or 0.0 for attempt in request.episode.attempts)
+    return max(0.0, budget * (1.0 + ROUNDING) - spent)
 
 
 def _apply_own_rules(codes: NDArray[np.uint8], request: RouteRequest, table: ModelTable) -> None:

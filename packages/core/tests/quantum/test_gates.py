@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from builders import Model, route_request, table
@@ -148,10 +146,19 @@ def test_details_name_the_numbers_that_decided() -> None:
     )
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_what_is_left_of_a_budget_pays_for_what_costs_exactly_that(scale: float) -> None:
+    model = Model("a/tenth", input_usd=1e-4 * scale, output_usd=0.0)  # 0.1 for the thousand tokens of `one`
+    spent = [{"model": "b/other", "success": True, "cost_usd": 0.4 * scale}]
+    assert (0.5 - 0.4) < 0.1  # which is what a computer makes of it
+    assert one(route_request(preferences={"max_cost_usd": 0.5 * scale}, attempts=spent), model) is None
+    assert one(route_request(preferences={"max_cost_usd": 0.499999 * scale}, attempts=spent), model) is not None
+
+
 def test_fitting_exactly_is_fitting() -> None:
     exact = Model("a/exact", context_window=1_500, max_output=500, input_usd=1e-3, output_usd=0.0)
     assert one(route_request(preferences={"max_cost_usd": 1.0}), exact) is None
-    assert one(route_request(preferences={"max_cost_usd": math.nextafter(1.0, 0.0)}), exact) is not None
+    assert one(route_request(preferences={"max_cost_usd": 0.9999999}), exact) is not None
 
 
 def test_what_attempts_have_spent_is_off_the_budget_and_never_below_nothing() -> None:
