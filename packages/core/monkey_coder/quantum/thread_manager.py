@@ -15,7 +15,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +22,7 @@ import numpy as np
 
 from monkey_coder.models import ThreadStatus
 from monkey_coder.ports import Clock, RouteBatch, Scores, Strategy
+from monkey_coder.quantum.daemon_pool import DaemonPool
 
 LEGAL: Final[Mapping[ThreadStatus, frozenset[ThreadStatus]]] = {
     "PENDING": frozenset({"RUNNING", "TIMEOUT", "CANCELLED"}),
@@ -237,7 +237,7 @@ class ThreadManager:
     rules: BenchRules = field(default_factory=BenchRules)
 
     def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="quantum")
+        self._pool = DaemonPool(self.workers, "quantum")
         self._lock = threading.Lock()
         self._slots: dict[str, _Slot] = {}
 
@@ -286,8 +286,8 @@ class ThreadManager:
             )
 
     def close(self) -> None:
-        """Let the pool go; a stuck strategy is not waited for."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Let the pool go; a stuck strategy is waited for neither here nor when the process ends."""
+        self._pool.close()
 
     def _may_run(self, name: str) -> bool:
         with self._lock:
