@@ -140,14 +140,15 @@ class DecisionEvent:
 
     Attributes:
         answer: The answer in contract form (design section 7).
-        batch: The batch it was decided in, for those who log states; `row` is its place there.
+        batch: The batch it was decided in, for those who log states; `row` is its place there. None when the engine
+            broke before there was one, and the heuristic answered.
         row: Row in `batch`.
         distribution: (M,) probability with which each model would have been served.
         duration_s: Time in the engine in seconds.
     """
 
     answer: Mapping[str, Any]
-    batch: RouteBatch
+    batch: RouteBatch | None
     row: int
     distribution: FloatArray
     duration_s: float

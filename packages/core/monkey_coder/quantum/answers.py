@@ -89,6 +89,7 @@ def write_answers(
     numbers = _numbers(prepared, decided, order)
     counts: list[int] = np.sum(prepared.batch.candidates, axis=1).tolist()
     winners: list[int] = ranking.order[:, 0].tolist()
+    runners_up: list[int] = ranking.order[:, :2][:, -1].tolist()
     tallies = zip(
         ranking.decider.tolist(),
         ranking.support.tolist(),
@@ -141,7 +142,7 @@ def write_answers(
                     support,
                     voters,
                     reaching,
-                    stays,
+                    refs[runners_up[row]] if stays else None,
                     refs[chains[row][0]] if explored else None,
                 ),
                 "explored": explored,
@@ -159,7 +160,7 @@ def write_answers(
                 "policy_version": snapshot.policy_version,
                 "config_version": snapshot.config_version,
                 "experiment": None,
-                "degraded": degraded_by_all
+                "degraded": list(degraded_by_all)
                 if options.strategies is None
                 else degradations(options.strategies, outcomes),
             }
@@ -228,7 +229,7 @@ def sentence(
     support: int,
     voters: int,
     reaching: int,
-    stays: bool,
+    instead_of: str | None,
     tried_instead: str | None,
 ) -> str:
     """Say in one true sentence how the collapse came to its decision.
@@ -240,12 +241,12 @@ def sentence(
         support: How many strategies put the winner first.
         voters: How many strategies voted.
         reaching: How many candidates surely reach the quality floor; -1 where there is none.
-        stays: Whether a session keeps its model although another has the higher utility.
+        instead_of: Ref of the model that would have won, had the session not kept its own.
         tried_instead: Ref of the model that exploration serves instead of the winner.
     """
     share = f"{support} of {voters} strategies put it first"
-    if stays:
-        said = f"the session stays with {winner}: no other is better by more than switching costs"
+    if instead_of:
+        said = f"the session stays with {winner}: {instead_of} is not better by more than switching costs"
     elif reaching > 0:
         said = f"{winner} is the cheapest of {reaching} candidates that surely reach the quality floor"
     elif reaching == 0:

@@ -89,7 +89,7 @@ class MetricsCollector:
             observe = self._duration.labels(cache).observe
             for duration in durations:
                 observe(duration)
-        if events:
-            for thread in events[0].answer["thread_results"]:
-                if thread["execution_time_ms"] is not None:
-                    self._strategy_duration.labels(thread["strategy"]).observe(thread["execution_time_ms"] / 1e3)
+        threads = {thread["strategy"]: thread for event in events for thread in event.answer["thread_results"]}
+        for name, thread in threads.items():
+            if thread["execution_time_ms"] is not None:
+                self._strategy_duration.labels(name).observe(thread["execution_time_ms"] / 1e3)

@@ -22,7 +22,6 @@ from monkey_coder.ports import (
     Clock,
     DecisionEvent,
     DecisionListener,
-    IntArray,
     RouteBatch,
     TextEmbedder,
 )
@@ -35,12 +34,13 @@ from monkey_coder.quantum.answers import (
     was_asked,
     write_answers,
 )
-from monkey_coder.quantum.collapse_strategies import COLLAPSES, Ballots, Ranking, best_first, put_first, vote_weights
+from monkey_coder.quantum.collapse_strategies import COLLAPSES, Ballots, put_first, vote_weights
 from monkey_coder.quantum.exploration import explore
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.interval import wilson
 from monkey_coder.quantum.preparation import Prepared, check_names, prepare
-from monkey_coder.quantum.session_affinity import NO_SESSION, SessionMemory, stay_or_switch
+from monkey_coder.quantum.quality_floor import apply_quality_floor
+from monkey_coder.quantum.session_affinity import SessionMemory, stay_or_switch
 from monkey_coder.quantum.snapshot import EngineSnapshot
 from monkey_coder.quantum.thread_manager import ThreadManager, ThreadOutcome
 
@@ -114,6 +114,7 @@ class QuantumRoutingManager:
             except Exception:  # noqa: BLE001 - whatever broke in here, callers still get the heuristic's answer
                 _log.exception("a batch of %d requests failed; the heuristic answers", len(asked))
                 decided = [self._heuristic_answer(request, (), started) for request in asked]
+                self._tell([_sure(a, snapshot) for a in decided if not isinstance(a, RouterError)])
             for row, result in zip(open_rows, decided, strict=True):
                 results[row] = result
         return [result for result in results if result is not None]
@@ -148,19 +149,31 @@ class QuantumRoutingManager:
         )
         ballots = collect_ballots(prepared, outcomes, asked, snapshot)
         estimates = estimate(prepared.batch, ballots, outcomes)
-        answers: list[Answer | None] = [None] * len(prepared.requests)
+        answers: list[Answer | RouterError | None] = [None] * len(prepared.requests)
+        events: list[DecisionEvent] = []
         for collapse, rows in _by_collapse(prepared.requests, ballots, snapshot).items():
             whole = len(rows) == len(answers)
             part = prepared if whole else prepared.take(rows)
             votes = ballots if whole else ballots.take(rows)
             expected = estimates if whole else estimates.take(rows)
-            decided = self._answer(part, votes, expected, collapse, outcomes, snapshot, started)
-            for row, answer in zip(rows, decided, strict=True):
+            for row, answer in zip(
+                rows, self._answer(part, votes, expected, collapse, outcomes, snapshot, started, events), strict=True
+            ):
                 answers[row] = answer
-        return [
-            self._heuristic_answer(prepared.requests[row], outcomes, started) if answer is None else answer
-            for row, answer in enumerate(answers)
-        ]
+        for row, decided in enumerate(answers):
+            if decided is None:
+                answers[row] = made = self._heuristic_answer(prepared.requests[row], outcomes, started)
+                if not isinstance(made, RouterError):
+                    events.append(_sure(made, snapshot, prepared.batch, row))
+        self._tell(events)
+        return [answer for answer in answers if answer is not None]
+
+    def _tell(self, events: Sequence[DecisionEvent]) -> None:
+        for listener in self.listeners:
+            try:
+                listener.on_decided(events)
+            except Exception:  # noqa: BLE001 - what is only told about must not cost anybody a decision
+                _log.exception("a listener failed on %d decisions", len(events))
 
     def _answer(
         self,
@@ -171,14 +184,16 @@ class QuantumRoutingManager:
         outcomes: Sequence[ThreadOutcome],
         snapshot: EngineSnapshot,
         started: float,
+        events: list[DecisionEvent],
     ) -> list[Answer]:
         batch = prepared.batch
         ranking = COLLAPSES[collapse](ballots)
         ranking, reaching = apply_quality_floor(ranking, ballots, estimates, batch)
         acceptable = batch.candidates & (estimates.low >= batch.quality_floor[:, None])
         stays = np.zeros(len(batch), dtype=np.bool_)
-        if any(request.request.session_id for request in prepared.requests):
-            last = last_columns(prepared, self.sessions)
+        sessions = [request.request.session_id for request in prepared.requests]
+        last = self.sessions.columns(sessions, batch.table)
+        if any(sessions):
             holders = np.where(reaching == 0, batch.candidates.T, acceptable.T).T
             winner, stays = stay_or_switch(
                 ranking.order[:, 0], last, ranking.utility, holders, prepared.gated.input_tokens, batch
@@ -191,10 +206,11 @@ class QuantumRoutingManager:
             ],
             dtype=np.float32,
         )
-        served = explore(ranking.order[:, 0], ranking.utility, acceptable, np.where(stays, 0.0, epsilon), self.rng)
-        for request, column in zip(prepared.requests, served.column, strict=True):
-            if request.request.session_id:
-                self.sessions.use(request.request.session_id, batch.table.refs[column])
+        first = ranking.order[:, 0]
+        served = explore(first, ranking.utility, acceptable, np.where(first == last, 0.0, epsilon), self.rng)
+        for session, column in zip(sessions, served.column.tolist(), strict=True):
+            if session:
+                self.sessions.use(session, batch.table.refs[column])
         decided = Decided(collapse, ballots, ranking, served, estimates, reaching, stays)
         made = self.ids.make(len(batch))
         ids = [
@@ -205,11 +221,9 @@ class QuantumRoutingManager:
         seconds = self.clock() - started
         for answer in answers:
             answer["execution_time_ms"] = round(seconds * 1e3, 3)
-        events = [
+        events.extend(
             DecisionEvent(answer, batch, row, served.distribution[row], seconds) for row, answer in enumerate(answers)
-        ]
-        for listener in self.listeners:
-            listener.on_decided(events)
+        )
         return answers
 
     def _heuristic_answer(
@@ -219,6 +233,8 @@ class QuantumRoutingManager:
             answer = self.heuristic(request).model_dump()
         except RouterError as error:
             return error
+        if request.request.session_id:
+            self.sessions.use(request.request.session_id, _ref(answer))
         requested = request.quantum_config.strategies
         answer["thread_results"] = silent_results(requested, outcomes)
         answer["degraded"] = [*degradations(requested, outcomes), "quantum"]
@@ -226,11 +242,10 @@ class QuantumRoutingManager:
         return answer
 
 
-def last_columns(prepared: Prepared, sessions: SessionMemory) -> IntArray:
-    """(B,) column of the model that each request's session used last, or `NO_SESSION`."""
-    index = prepared.batch.table.index
-    refs = [r.request.session_id and sessions.last(r.request.session_id) for r in prepared.requests]
-    return np.array([index.get(ref, NO_SESSION) if ref else NO_SESSION for ref in refs], dtype=np.int64)
+def _sure(answer: Answer, snapshot: EngineSnapshot, batch: RouteBatch | None = None, row: int = 0) -> DecisionEvent:
+    """The event of an answer that nothing else could have taken the place of."""
+    distribution = np.array([ref == _ref(answer) for ref in snapshot.table.refs], dtype=np.float32)
+    return DecisionEvent(answer, batch, row, distribution, answer["execution_time_ms"] / 1e3)
 
 
 def collect_ballots(
@@ -296,44 +311,8 @@ def estimate(batch: RouteBatch, ballots: Ballots, outcomes: Sequence[ThreadOutco
     return Estimates(success, low, high)
 
 
-def apply_quality_floor(
-    ranking: Ranking, ballots: Ballots, estimates: Estimates, batch: RouteBatch
-) -> tuple[Ranking, IntArray]:
-    """Where a request has a floor, put the cheapest candidate first whose lower bound reaches it.
-
-    Candidates that do not reach it follow, the closest first.
-
-    Args:
-        ranking: From the collapse.
-        ballots: For candidates and costs.
-        estimates: For lower bounds.
-        batch: For floors.
-
-    Returns:
-        The ranking, and (B,) how many candidates reach the floor; -1 where there is none.
-    """
-    floor = batch.quality_floor
-    reaches = (estimates.low >= floor[:, None]) & batch.candidates
-    reaching = np.where(floor > 0, reaches.sum(axis=1), -1)
-    if not (floor > 0).any():
-        return ranking, reaching
-    # 2 > low + ... : any that reaches stands before any that does not, and among the former the cheaper first.
-    cheap = 1.0 / (1.0 + batch.cost_usd)
-    order = best_first(np.where(reaches, 2.0 + cheap, estimates.low), ballots)
-    chosen = np.where((floor > 0)[:, None], order, ranking.order)
-    agrees = (ranking.first == chosen[:, 0]) & ballots.voting
-    return (
-        Ranking(
-            chosen,
-            ranking.utility,
-            ranking.confidence,
-            ranking.decider,
-            agrees.sum(axis=0),
-            ranking.voters,
-            ranking.first,
-        ),
-        reaching,
-    )
+def _ref(answer: Answer) -> str:
+    return f"{answer['provider']}/{answer['model']}"
 
 
 def _name_error(request: RouteRequest, snapshot: EngineSnapshot) -> RouterError | None:

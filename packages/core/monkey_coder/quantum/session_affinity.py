@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monkey_coder.catalog.table import ModelTable
 from monkey_coder.ports import BoolArray, FloatArray, IntArray, RouteBatch
 
 MOST_SESSIONS: Final = 100_000
@@ -37,6 +39,14 @@ class SessionMemory:
         """Ref of the model that a session used last."""
         with self._lock:
             return self._last.get(session_id)
+
+    def columns(self, session_ids: Sequence[str | None], table: ModelTable) -> IntArray:
+        """(B,) column of the model that each session used last; `NO_SESSION` without one, or when it has gone."""
+        if not any(session_ids):
+            return np.full(len(session_ids), NO_SESSION, dtype=np.int64)
+        with self._lock:
+            refs = [self._last.get(session_id) if session_id else None for session_id in session_ids]
+        return np.array([table.index.get(ref, NO_SESSION) if ref else NO_SESSION for ref in refs], dtype=np.int64)
 
     def use(self, session_id: str, ref: str) -> None:
         """Note that a session was given a model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import tracemalloc
 from collections.abc import Sequence
@@ -25,13 +26,15 @@ from builders import (
     refs_of,
     table,
 )
+from prometheus_client import CollectorRegistry
 
 from monkey_coder.core.routing import AdvancedRouter
 from monkey_coder.errors import NoEligibleModelError, OverloadedError, RouterError, UnknownModelError
 from monkey_coder.models import RouteRequest, RoutingDecision
-from monkey_coder.ports import FloatArray, RouteBatch, Scores, Strategy
+from monkey_coder.ports import DecisionEvent, FloatArray, RouteBatch, Scores, Strategy
 from monkey_coder.quantum.gates import apply_gates
 from monkey_coder.quantum.interval import wilson
+from monkey_coder.quantum.metrics_collector import MetricsCollector
 from monkey_coder.quantum.reward import worth
 
 REFS = (CHEAP.ref, MIDDLE.ref, DEAR.ref)
@@ -183,3 +186,89 @@ def test_a_long_preferred_provider_costs_no_memory(strategy: Strategy) -> None:
             assert tracemalloc.get_traced_memory()[1] < 20e6
         finally:
             tracemalloc.stop()
+
+
+# What listeners hear of it
+
+
+class Breaking:
+    """A listener that raises."""
+
+    def on_decided(self, events: Sequence[DecisionEvent]) -> None:
+        raise OSError("the disk is full")
+
+
+class Heard:
+    """A listener that keeps what it is told, call by call."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[DecisionEvent]] = []
+
+    def on_decided(self, events: Sequence[DecisionEvent]) -> None:
+        self.calls.append(list(events))
+
+
+def counted(*strategies: Strategy, requests: Sequence[RouteRequest], **parts: Any) -> tuple[CollectorRegistry, Heard]:
+    """What metrics and a listener hear of one batch."""
+    registry, heard = CollectorRegistry(), Heard()
+    with engine(*strategies, heuristic=gary8d(), listeners=[MetricsCollector(registry), heard], **parts) as manager:
+        manager.decide(requests)
+    return registry, heard
+
+
+def test_when_all_strategies_fail_their_failures_and_the_degradation_are_counted() -> None:
+    registry, heard = counted(Failing("one"), Failing("two"), requests=[ask(), ask()])
+    for name in ("one", "two"):
+        labels = {"strategy": name, "status": "FAILED"}
+        assert registry.get_sample_value("quantum_strategy_results_total", labels) == 2
+    assert registry.get_sample_value("quantum_degraded_total", {"reason": "quantum"}) == 2
+    assert registry.get_sample_value("quantum_degraded_total", {"reason": "strategy"}) == 2
+    assert registry.get_sample_value("quantum_route_duration_seconds_count", {"cache": "bypass"}) == 2
+    ((first, second),) = heard.calls
+    assert (first.row, second.row) == (0, 1)
+    assert first.batch is not None
+    assert len(first.batch) == 2
+
+
+def test_when_the_engine_itself_breaks_listeners_hear_of_the_heuristics_answer() -> None:
+    registry, heard = counted(requests=[ask(), ask(input_tokens=10**9)], embedder=BrokenEmbedder())
+    assert registry.get_sample_value("quantum_degraded_total", {"reason": "quantum"}) == 1
+    ((event,),) = heard.calls  # nothing was decided for the other
+    assert event.batch is None
+    assert REFS[int(np.argmax(event.distribution))] == chosen(event.answer)
+    assert event.distribution.sum() == event.answer["propensity"] == 1.0
+
+
+def test_listeners_hear_once_of_a_fan_out_whatever_became_of_its_requests() -> None:
+    options = [{"strategies": ["bad"]}, {"strategies": ["good"]}, {"collapse_strategy": "consensus"}, {}]
+    registry, heard = counted(
+        Failing("bad"), Fixed("good", [0.1, 0.9, 0.1]), requests=[ask(options=each) for each in options]
+    )
+    (events,) = heard.calls
+    assert sorted(event.answer["collapse_strategy"] for event in events) == [
+        "consensus",
+        "gary8d",
+        "weighted",
+        "weighted",
+    ]
+    for name in ("good", "bad"):  # asked once, for all four
+        assert registry.get_sample_value("quantum_strategy_duration_seconds_count", {"strategy": name}) == 1
+
+
+def test_a_listener_that_raises_costs_nobody_a_decision_or_the_news(caplog: pytest.LogCaptureFixture) -> None:
+    heard = Heard()
+    with engine(Fixed("good", [0.1, 0.9, 0.1]), listeners=[Breaking(), heard]) as manager:
+        (answer,) = manager.decide([ask()])
+    assert (chosen(answer), answer["degraded"]) == (MIDDLE.ref, [])
+    assert len(heard.calls) == 1
+    assert "a listener failed" in caplog.text
+
+
+def test_answers_of_one_batch_share_nothing_that_can_be_changed() -> None:
+    with engine(Failing("bad"), Fixed("good", [0.1, 0.9, 0.1])) as manager:
+        first, second = manager.decide([ask(), ask()])
+    before = copy.deepcopy(second)
+    for value in first.values():
+        if isinstance(value, (list, dict)):
+            value.clear()
+    assert second == before
