@@ -20,6 +20,7 @@ from monkey_coder.models import ExecuteRequest, RouteRequest, TaskType
 from monkey_coder.ports import BoolArray, FloatArray, IntArray, TextEmbedder
 from monkey_coder.quantum.preparation import prepare
 from monkey_coder.quantum.snapshot import EngineSnapshot
+from monkey_coder.quantum.state_encoder import StateLayout
 
 MOST_WEIGHT: Final = 10.0
 """Largest weight of an outcome, before the weights of its model are scaled to a mean of 1: bounds the variance."""
@@ -89,6 +90,12 @@ class OutcomeData:
     def observed(self) -> BoolArray:
         """(N, M) where there is an outcome."""
         return ~np.isnan(self.scores)
+
+    @property
+    def marks(self) -> FloatArray:
+        """(N, MARKS) text marks of the prompts."""
+        layout = StateLayout(self.embedding.shape[1])
+        return self.states[:, layout.marks : layout.task]
 
     @property
     def priced(self) -> bool:

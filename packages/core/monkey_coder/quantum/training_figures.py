@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from monkey_coder.ports import REJECTED, UNTRIED, BoolArray, FloatArray, IntArray, RouteBatch, Strategy
 from monkey_coder.quantum.advanced_model_selector import BALANCED, objective_utility
 from monkey_coder.quantum.episode_simulation import World
+from monkey_coder.quantum.outcome_memory import OutcomeMemory
 from monkey_coder.quantum.state_encoder import encode_models
 from monkey_coder.quantum.training_data import OutcomeData
 from monkey_coder.quantum.training_options import WEIGHT_GRID
@@ -25,8 +27,13 @@ from monkey_coder.quantum.training_validation import (
     worth,
 )
 
-TOLERANCE: Final = 0.01
+TOLERANCE: Final = 0.004
 """Utility, in successes, whose loss costs a strategy all but 1/e of its trust."""
+
+BELIEF_TASKS: Final = 300.0
+BELIEVED_LOSS: Final[Mapping[str, float]] = MappingProxyType({"dqn": 0.0, "memory": 0.002})
+BELIEVED_LOSS_OF_OTHERS: Final = 0.02
+"""What strategies are believed to lose before any task was played: those that read no outcome know only the means."""
 
 RESAMPLES: Final = 1_000
 BINS: Final = 10
@@ -95,6 +102,34 @@ def play_strategies(
     }
 
 
+def play_memory(
+    memory: OutcomeMemory, data: OutcomeData, prior: FloatArray, world: World, expected: Expectations, attempts: int
+) -> Played:
+    """Play the memory by itself; where nothing is near, it says what was expected.
+
+    Args:
+        memory: Of other tasks.
+        data: The held-out tasks, the same as those of `world`.
+        prior: (n, M) what is expected of them without memory.
+        world: The held-out tasks.
+        expected: What attempts at them do.
+        attempts: Most attempts.
+    """
+    weights = weights_of(world)
+    rows, weight = grid(len(data), weights)
+    price = world.per_usd(weight)[:, None] * world.expected_cost[rows]
+
+    def decide(waiting: Waiting) -> tuple[FloatArray, FloatArray]:
+        some = rows[waiting.places]
+        recall = memory.recall(
+            data.embedding[some], data.marks[some], data.table.refs, prior[some], waiting.rejected, world.noise
+        )
+        return recall.success - price[waiting.places], np.zeros(len(some), np.float32)
+
+    tried = plans(len(rows), len(data.table), attempts, decide)
+    return Played.of(worth(tried, rows, expected), world, weights)
+
+
 def play_best_single(learning: OutcomeData, world: World, expected: Expectations, attempts: int) -> Played:
     """Play the best single model of the learning tasks, and after a rejection the next best.
 
@@ -141,7 +176,10 @@ def as_batch(
 def strategy_trust(played: Sequence[Mapping[str, Played]]) -> dict[str, float]:
     """How far each strategy deserves trust, above 0 to 1: by the utility that following it loses against the best.
 
-    ``exp(-loss / 0.01)`` at each cost weight, averaged over weights and settings: what is always the best has 1.
+    ``exp(-loss / TOLERANCE)`` of the loss averaged over cost weights, then the mean over settings. Averaging the loss
+    first matters: where money is everything all strategies agree, and that must not make up for bad choices elsewhere.
+    A few tasks cannot tell the strategies apart, so the loss is shrunk towards what is believed beforehand:
+    `BELIEVED_LOSS`, with the weight of `BELIEF_TASKS` tasks.
 
     Args:
         played: The same strategies in one or more settings, such as numbers of attempts.
@@ -151,7 +189,10 @@ def strategy_trust(played: Sequence[Mapping[str, Played]]) -> dict[str, float]:
         means = {name: one.utility.mean(axis=0) for name, one in setting.items()}
         best = np.max(list(means.values()), axis=0)
         for name, mean in means.items():
-            shares.setdefault(name, []).append(float(np.exp((mean - best) / TOLERANCE).mean()))
+            count = len(setting[name].utility)
+            believed = BELIEVED_LOSS.get(name, BELIEVED_LOSS_OF_OTHERS)
+            loss = (count * (best - mean).mean() + BELIEF_TASKS * believed) / (count + BELIEF_TASKS)
+            shares.setdefault(name, []).append(float(np.exp(-loss / TOLERANCE)))
     return {name: float(np.mean(each)) for name, each in shares.items()}
 
 

@@ -22,10 +22,11 @@ from monkey_coder.quantum.belief_training import train_belief
 from monkey_coder.quantum.dqn_agent import DQNAgent
 from monkey_coder.quantum.episode_simulation import World
 from monkey_coder.quantum.model_card import CARD_FORMAT, data_facts
+from monkey_coder.quantum.outcome_memory import OutcomeMemory
 from monkey_coder.quantum.routing_strategies import objective_strategies
 from monkey_coder.quantum.routing_value import encode_models as encode_for_network
 from monkey_coder.quantum.served_policy import TrainedParts
-from monkey_coder.quantum.state_encoder import ENCODING_VERSION, StateLayout, encode_models
+from monkey_coder.quantum.state_encoder import ENCODING_VERSION, encode_models
 from monkey_coder.quantum.success_model import SuccessEstimate
 from monkey_coder.quantum.success_training import SuccessData, SuccessTraining, train_success
 from monkey_coder.quantum.training_data import OutcomeData, held_out
@@ -35,6 +36,7 @@ from monkey_coder.quantum.training_figures import (
     frontier,
     paired_gain,
     play_best_single,
+    play_memory,
     play_strategies,
     strategy_trust,
     weights_of,
@@ -69,6 +71,7 @@ class TrainedPolicy:
 
     Attributes:
         parts: What serving needs; `version` is 0 until it is published.
+        memory: Outcomes by nearest neighbours; what it expects without them is `SuccessEstimate.prior`.
         reliability: How far each strategy deserves trust, by its name, 0..1.
         agent: Goes on from here with the next outcomes.
         card: Figures, options and counts for the model card, as JSON values.
@@ -76,6 +79,7 @@ class TrainedPolicy:
     """
 
     parts: TrainedParts
+    memory: OutcomeMemory
     reliability: Mapping[str, float]
     agent: DQNAgent
     card: Mapping[str, Any]
@@ -130,7 +134,7 @@ def train(
     generators = np.random.default_rng(options.seed).spawn(6)
     validation = _split(data, options, generators[0])
     success = train_success(
-        SuccessData(data.embedding, _marks(data), data.scores, data.families, refs, data.weight),
+        SuccessData(data.embedding, data.marks, data.scores, data.families, refs, data.weight),
         options.success,
         generators[1],
         lambda epoch, epochs, loss: progress("success model", epoch, epochs, f"held-out loss {loss:.4f}"),
@@ -166,12 +170,13 @@ def train(
         None if start is None else _resumed(start, refs, features),
     )
     progress("model card", 0, 1, "")
-    played = {attempts: _play(ours, theirs, value, attempts) for attempts in sorted({1, options.attempts})}
+    memory = _memory(part, ours.estimate, generators[5])
+    played = {attempts: _play(ours, theirs, value, memory, attempts) for attempts in sorted({1, options.attempts})}
     trust = strategy_trust([{name: one[name] for name in one if name in STRATEGIES} for one in played.values()])
     card = _card(data, options, theirs, played, trust, value, success, generators[5])
     progress("model card", 1, 1, "")
     parts = TrainedParts(success.model, final.belief, value.network, options.noise, options.attempts, version=0)
-    return TrainedPolicy(parts, trust, value.agent, card, value.points)
+    return TrainedPolicy(parts, _memory(data, estimate, generators[5]), trust, value.agent, card, value.points)
 
 
 def _known_models(data: OutcomeData) -> OutcomeData:
@@ -198,11 +203,6 @@ def _split(data: OutcomeData, options: TrainOptions, rng: np.random.Generator) -
     return validation
 
 
-def _marks(data: OutcomeData) -> FloatArray:
-    layout = StateLayout(data.embedding.shape[1])
-    return data.states[:, layout.marks : layout.task]
-
-
 def _some(count: int, most: int, rng: np.random.Generator) -> IntArray:
     """All of so many tasks, or a random part of them, in their order."""
     return np.sort(rng.permutation(count)[:most])
@@ -221,7 +221,11 @@ def _resumed(start: Start, refs: tuple[str, ...], features: FloatArray) -> DQNAg
     return start.agent.with_models([column.get(ref, -1) for ref in refs], features)
 
 
-def _play(ours: _Side, theirs: _Side, value: ValueTraining, attempts: int) -> dict[str, Played]:
+def _memory(data: OutcomeData, estimate: SuccessEstimate, rng: np.random.Generator) -> OutcomeMemory:
+    return OutcomeMemory.of_table(data.table.refs, data.embedding, data.marks, data.scores, estimate.prior, rng)
+
+
+def _play(ours: _Side, theirs: _Side, value: ValueTraining, memory: OutcomeMemory, attempts: int) -> dict[str, Played]:
     """Play every strategy on the held-out tasks, each fitted on the others."""
     world = replace(theirs.world, attempts=attempts)
     expected = theirs.expected
@@ -237,8 +241,8 @@ def _play(ours: _Side, theirs: _Side, value: ValueTraining, attempts: int) -> di
         name: Played.of(worth(follow_network(world, rows, weight, network, attempts), rows, expected), world, weights)
         for name, network in networks.items()
     }
-    strategies = objective_strategies()
-    played |= play_strategies(strategies, theirs.data, world, expected, attempts)
+    played["memory"] = play_memory(memory, theirs.data, theirs.estimate.prior, world, expected, attempts)
+    played |= play_strategies(objective_strategies(), theirs.data, world, expected, attempts)
     played["best_single"] = play_best_single(ours.data, world, expected, attempts)
     return played
 
