@@ -76,7 +76,7 @@ COMPLEXITY_LEVELS: Final[tuple[ComplexityLevel, ...]] = get_args(ComplexityLevel
 PERSONAS: Final[tuple[Persona, ...]] = get_args(Persona)
 COLLAPSE_NAMES: Final[tuple[CollapseName, ...]] = get_args(CollapseName)
 
-ModelRef = Annotated[str, Field(pattern=r"^[^/\s]+/\S+$", max_length=200, examples=["anthropic/claude-haiku-4-5"])]
+ModelRef = Annotated[str, Field(pattern=r"^[^/\s]+/\S.*$", max_length=200, examples=["anthropic/claude-haiku-4-5"])]
 Weight = Annotated[float, Field(ge=0.0, le=1e6)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Usd = Annotated[float, Field(ge=0.0, le=1e9)]
