@@ -36,6 +36,7 @@ _FAR_QUANTILE: Final = 0.01
 _NEIGHBOURS: Final = (20, 40, 80, 160)
 _SHRINKAGES: Final = (3.0, 10.0, 30.0, 100.0, 300.0)
 _GLOBAL_SHRINKAGE: Final = 10.0
+_LEAST_CHANCE: Final = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +123,9 @@ class OutcomeMemory:
         self.space = space
         self._lock = threading.Lock()
         self._vectors = np.zeros((capacity, space.projection.shape[1]), np.float32)
-        self._scores = np.full((capacity, 0), np.nan, np.float32)
-        self._expected = np.full((capacity, 0), np.nan, np.float32)
+        self._surprise = np.zeros((capacity, 0), np.float32)  # score less expectation; 0 without an outcome
+        self._known = np.zeros((capacity, 0), np.float32)  # 1 where there is an outcome
+        self._passed = np.zeros((capacity, 0), np.float32)  # 1 where it passed
         self._column: dict[str, int] = {}
         self._row: dict[str, int] = {}
         self._keys: list[str | None] = [None] * capacity
@@ -158,7 +160,10 @@ class OutcomeMemory:
         least, neighbours, shrinkage = _tuned(vectors, surprise)
         space = MemorySpace(space.mark_mean, space.mark_scale, space.projection, least, neighbours, shrinkage)
         memory = cls(space, capacity)
-        memory._fill(models, [f"table {row}" for row in kept], vectors, scores[kept], expected[kept])
+        known = ~np.isnan(surprise)
+        tables = (np.where(known, surprise, 0.0), known, np.where(known, scores[kept] >= PASSING_SCORE, False))
+        names = [f"table {row}" for row in kept]
+        memory._fill(models, names, vectors, *(table.astype(np.float32) for table in tables))
         return memory
 
     def __len__(self) -> int:
@@ -187,8 +192,9 @@ class OutcomeMemory:
             if row is None:
                 row = self._next_row(key)
                 self._vectors[row] = vector
-            self._scores[row, column] = score
-            self._expected[row, column] = expected
+            self._surprise[row, column] = score - expected
+            self._known[row, column] = 1.0
+            self._passed[row, column] = score >= PASSING_SCORE
 
     def recall(
         self,
@@ -216,23 +222,19 @@ class OutcomeMemory:
             if count == 0 or not (slots >= 0).any():
                 return Recall(expected.copy(), np.zeros_like(expected), np.ones(len(asked), np.bool_))
             similar = asked @ self._vectors[:count].T
-            near = _nearest(similar, self.space.neighbours)
-            scores = np.where(slots >= 0, self._scores[:count, slots], np.nan)
-            before = np.where(slots >= 0, self._expected[:count, slots], np.nan)
-        known = ~np.isnan(scores)
-        surprise = np.where(known, scores - before, 0.0).astype(np.float32)
-        counted = known.astype(np.float32)
-        weights = (np.take_along_axis(similar, near, axis=1) >= self.space.least_similarity).astype(np.float32)
-        far = weights.max(axis=1) == 0.0
-        evidence = np.einsum("bk,bkm->bm", weights, counted[near])
-        surplus = np.einsum("bk,bkm->bm", weights, surprise[near])
+            near = _near(similar, self.space)
+            far = near.sum(axis=1) == 0
+            surprise = _columns(self._surprise[:count], slots)
+            known = _columns(self._known[:count], slots)
+            passed = _columns(self._passed[:count], slots)
+        weights = near.astype(np.float32)
         shift = np.zeros_like(expected)
         if rejected is not None and rejected.any():
-            agreeing = _agreement(scores, rejected, expected, noise)
-            shift = (agreeing @ surprise) / (agreeing @ counted + np.float32(_GLOBAL_SHRINKAGE))
-            weights *= np.take_along_axis(agreeing, near, axis=1)
-            evidence = np.einsum("bk,bkm->bm", weights, counted[near])
-            surplus = np.einsum("bk,bkm->bm", weights, surprise[near]) - evidence * shift
+            agreeing = _agreement(known, passed, rejected, expected, noise)
+            shift = (agreeing @ surprise) / (agreeing @ known + np.float32(_GLOBAL_SHRINKAGE))
+            weights *= agreeing
+        evidence = weights @ known
+        surplus = weights @ surprise - evidence * shift
         success = expected + shift + surplus / (evidence + np.float32(self.space.shrinkage))
         return Recall(np.clip(success, 0.0, 1.0), evidence, far)
 
@@ -243,9 +245,7 @@ class OutcomeMemory:
             count, capacity = len(self), len(self._keys)
             order = (np.arange(count) + (self._written if self._written > capacity else 0)) % capacity
             arrays |= {"vectors": self._vectors[order]}
-            for name, table in (("scores", self._scores), ("expected", self._expected)):
-                known = ~np.isnan(table[order])
-                arrays |= {name: np.where(known, table[order], 0.0), f"{name}_known": known}
+            arrays |= {"surprise": self._surprise[order], "known": self._known[order], "passed": self._passed[order]}
             header |= {"models": list(self._column), "keys": [self._keys[row] for row in order], "capacity": capacity}
         return arrays, header
 
@@ -258,12 +258,9 @@ class OutcomeMemory:
         """
         space = put_together(MemorySpace, arrays, header)
         try:
-            keys, models, vectors = header["keys"], header["models"], arrays["vectors"]
             memory = cls(space, header["capacity"])
-            filled = [np.where(arrays[f"{name}_known"], arrays[name], np.nan) for name in ("scores", "expected")]
-            if any(table.shape != (len(keys), len(models)) for table in filled):
-                raise PolicyError("the outcome memory's rows do not fit its models; build it again")
-            memory._fill(models, keys, vectors, *filled)
+            tables = (arrays["surprise"], arrays["known"], arrays["passed"])
+            memory._fill(header["models"], header["keys"], arrays["vectors"], *tables)
         except (KeyError, ValueError) as error:
             raise PolicyError(f"the outcome memory cannot be read: {error}; build it again") from error
         return memory
@@ -273,22 +270,28 @@ class OutcomeMemory:
         models: Sequence[str],
         keys: Sequence[str],
         vectors: FloatArray,
-        scores: NDArray[np.floating],
-        expected: NDArray[np.floating],
+        surprise: FloatArray,
+        known: FloatArray,
+        passed: FloatArray,
     ) -> None:
+        """Write whole rows; ValueError where shapes do not fit."""
         for ref in models:
             self._column_of(ref)
         rows = [self._next_row(key) for key in keys]
-        self._vectors[rows] = vectors
-        self._scores[rows] = scores
-        self._expected[rows] = expected
+        self._vectors[rows], self._surprise[rows], self._known[rows], self._passed[rows] = (
+            vectors,
+            surprise,
+            known,
+            passed,
+        )
 
     def _column_of(self, ref: str) -> int:
         if ref not in self._column:
             self._column[ref] = len(self._column)
-            more = np.full((len(self._keys), 1), np.nan, np.float32)
-            self._scores = np.concatenate([self._scores, more], axis=1)
-            self._expected = np.concatenate([self._expected, more], axis=1)
+            more = np.zeros((len(self._keys), 1), np.float32)
+            self._surprise, self._known, self._passed = (
+                np.concatenate([table, more], axis=1) for table in (self._surprise, self._known, self._passed)
+            )
         return self._column[ref]
 
     def _next_row(self, key: str) -> int:
@@ -296,8 +299,8 @@ class OutcomeMemory:
         oldest = self._keys[row]
         if oldest is not None:
             del self._row[oldest]
-        self._scores[row] = np.nan
-        self._expected[row] = np.nan
+        for table in (self._surprise, self._known, self._passed):
+            table[row] = 0.0
         self._keys[row] = key
         self._row[key] = row
         self._written += 1
@@ -310,28 +313,38 @@ def _read(embedding: FloatArray, marks: FloatArray, mean: FloatArray, scale: Flo
     return np.concatenate([_EMBEDDING_SCALE * embedding, seen], axis=1, dtype=np.float32)
 
 
+def _near(similar: FloatArray, space: MemorySpace) -> BoolArray:
+    """(B, R) which rows count: the most similar ones, as far as they are similar at all."""
+    last = similar.shape[1] - space.neighbours
+    if last <= 0:
+        return similar >= np.float32(space.least_similarity)
+    least = np.partition(similar, last, axis=1)[:, last]
+    return similar >= np.maximum(least, np.float32(space.least_similarity))[:, None]
+
+
 def _nearest(similar: FloatArray, count: int) -> IntArray:
     """(B, k) columns of the largest entries of each row, in no particular order."""
-    if count >= similar.shape[1]:
-        return np.tile(np.arange(similar.shape[1]), (len(similar), 1))
     return np.argpartition(similar, similar.shape[1] - count, axis=1)[:, -count:]
 
 
-def _agreement(scores: FloatArray, rejected: BoolArray, expected: FloatArray, noise: float) -> FloatArray:
-    """(B, R) probability that a request's rejected models would have been rejected on each row of scores (R, M).
+def _columns(table: FloatArray, slots: IntArray) -> FloatArray:
+    """(R, M) copy of the columns of the asked models; 0 for those without any outcome."""
+    return np.where(slots >= 0, table[:, slots], np.float32(0.0))
 
-    A model without an outcome there is rejected with the probability that it was with on the request itself.
+
+def _agreement(
+    known: FloatArray, passed: FloatArray, rejected: BoolArray, expected: FloatArray, noise: float
+) -> FloatArray:
+    """(B, R) probability that the models rejected on a request (B, M) would be rejected on each row (R, M).
+
+    A model without an outcome there is taken to pass as often as expected on the request.
     """
-
-    def log_rejection(chance: NDArray[np.floating]) -> FloatArray:
-        return np.log(np.maximum((1.0 - noise) - (1.0 - 2.0 * noise) * chance, 1e-3)).astype(np.float32)
-
-    known = ~np.isnan(scores)
-    passed = (np.nan_to_num(scores) >= PASSING_SCORE).astype(np.float32)
-    seen = np.where(known, log_rejection(passed), 0.0).astype(np.float32)
-    unseen = np.where(rejected, log_rejection(expected), 0.0).astype(np.float32)
-    evidence = rejected.astype(np.float32) @ seen.T + unseen @ (~known).astype(np.float32).T
-    return np.asarray(np.exp(evidence), dtype=np.float32)
+    asked = rejected.astype(np.float32)
+    chance = np.maximum((1.0 - noise) - (1.0 - 2.0 * noise) * expected, _LEAST_CHANCE)
+    seen = np.float32(np.log(1.0 - noise)) * (known - passed) + np.float32(np.log(max(noise, _LEAST_CHANCE))) * passed
+    evidence = asked @ seen.T
+    evidence += (asked * np.log(chance)) @ (1.0 - known).T
+    return np.exp(evidence, out=evidence)
 
 
 def _tuned(vectors: FloatArray, surprise: FloatArray) -> tuple[float, int, float]:
