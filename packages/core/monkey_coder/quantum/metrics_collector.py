@@ -52,6 +52,12 @@ class MetricsCollector:
         self._degraded = Counter(
             "quantum_degraded_total", "Decisions made while something was broken.", ["reason"], registry=registry
         )
+        self._alerts = Gauge(
+            "quantum_strategy_alert",
+            "Whether a figure of a strategy is too high at the moment.",
+            ["strategy", "figure"],
+            registry=registry,
+        )
         self._queue_depth = Gauge("quantum_queue_depth", "Requests waiting for a batch.", registry=registry)
         self._batch_size = Histogram(
             "quantum_batch_size", "Requests decided together.", registry=registry, buckets=BATCH_BUCKETS
@@ -65,6 +71,10 @@ class MetricsCollector:
     def on_finished(self, outcome: str, count: int = 1) -> None:
         """Note requests that ended: `decided`, or the code of the error (`monkey_coder.errors`)."""
         self._requests.labels(outcome).inc(count)
+
+    def on_alert(self, strategy: str, figure: str, *, raised: bool) -> None:
+        """Note that a figure of a strategy became too high, or good again."""
+        self._alerts.labels(strategy, figure).set(raised)
 
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
         """Note the decisions of one batch: counters move once per batch, not once per decision."""

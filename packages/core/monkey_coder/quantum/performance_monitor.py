@@ -153,16 +153,20 @@ class PerformanceMonitor:
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
         """Take in one batch: a strategy is asked once per batch, however many requests are in it."""
         threads = {t["strategy"]: t for event in events for t in event.answer["thread_results"]}
+        due = []
         with self._lock:
             for name, thread in threads.items():
                 record = self._records.setdefault(name, _Record())
                 record.asks += 1
+                if record.asks % CHECK_EVERY == 0:
+                    due.append(name)
                 record.answered.add(thread["status"] == "SUCCESS")
                 record.failed.add(thread["status"] == "FAILED")
                 record.late.add(thread["status"] == "TIMEOUT")
                 if thread["status"] == "SUCCESS" and thread["execution_time_ms"] is not None:
                     record.seconds.add(thread["execution_time_ms"] / 1e3)
-        self._check([name for name in threads if self._records[name].asks % CHECK_EVERY == 0])
+        if due:
+            self._check(due)
 
     def on_outcome(self, opinions: Mapping[str, str | None], model: str, success: float) -> None:
         """Take in what came of a decision.

@@ -21,6 +21,7 @@ SERIES_OF_THE_CONTRACT: dict[str, tuple[str, set[str]]] = {
     "quantum_decisions": ("counter", {"provider", "model", "collapse"}),
     "quantum_degraded": ("counter", {"reason"}),
     "quantum_queue_depth": ("gauge", set()),
+    "quantum_strategy_alert": ("gauge", {"strategy", "figure"}),
     "quantum_batch_size": ("histogram", set()),
 }
 
@@ -54,6 +55,7 @@ def test_names_and_labels_are_those_of_the_contract(registry: CollectorRegistry,
     metrics.on_batch(1, 0)
     metrics.on_finished("decided")
     metrics.on_decided([event(degraded=["deadline"])])
+    metrics.on_alert("balanced", "p95_s", raised=True)
     families = {f.name: f for f in text_string_to_metric_families(generate_latest(registry).decode())}
     for name, (kind, labels) in SERIES_OF_THE_CONTRACT.items():
         family = families[name]
@@ -104,6 +106,24 @@ def test_batches_show_size_and_queue(registry: CollectorRegistry, metrics: Metri
     assert registry.get_sample_value("quantum_queue_depth") == 7
     assert registry.get_sample_value("quantum_batch_size_sum") == 68
     assert registry.get_sample_value("quantum_batch_size_bucket", {"le": "4.0"}) == 2
+
+
+def test_an_alert_shows_from_when_it_is_raised_until_it_is_cleared(
+    registry: CollectorRegistry, metrics: MetricsCollector
+) -> None:
+    labels = {"strategy": "balanced", "figure": "failure_rate"}
+    for raised in (True, False, True):
+        metrics.on_alert("balanced", "failure_rate", raised=raised)
+        assert registry.get_sample_value("quantum_strategy_alert", labels) == raised
+
+
+def test_a_strategy_that_only_some_of_a_batch_asked_is_timed_as_well(
+    registry: CollectorRegistry, metrics: MetricsCollector
+) -> None:
+    other = {"strategy": "memory", "status": "SUCCESS", "execution_time_ms": 4.0}
+    metrics.on_decided([event("a"), event("b", thread_results=[other])])
+    for name in ("balanced", "memory"):
+        assert registry.get_sample_value("quantum_strategy_duration_seconds_count", {"strategy": name}) == 1
 
 
 def test_no_decisions_are_no_news(registry: CollectorRegistry, metrics: MetricsCollector) -> None:
