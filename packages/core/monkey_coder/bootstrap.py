@@ -91,20 +91,27 @@ def plugged_in_strategies(entries: Iterable[EntryPoint] | None = None) -> tuple[
             group `STRATEGY_GROUP`.
 
     Raises:
-        SettingsError: One cannot be loaded; the message names it.
+        SettingsError: One cannot be loaded, is no strategy, or has the name of another; the message names it.
     """
-    found = []
+    found: dict[str, Strategy] = {strategy.name: strategy for strategy in objective_strategies()}
+    built_in = len(found)
     for entry in entry_points(group=STRATEGY_GROUP) if entries is None else entries:
         try:
-            found.append(entry.load()())
+            strategy = entry.load()()
+            if not isinstance(strategy.name, str) or not callable(strategy.score):
+                raise TypeError("this is no strategy: its name is no text, or its score cannot be called")  # noqa: TRY301
+            if strategy.name in found:
+                raise ValueError(f"there is a strategy {strategy.name!r} already")  # noqa: TRY301 - named below, too
+            found[strategy.name] = strategy
         except Exception as error:
             raise SettingsError(
                 f"the strategy {entry.name!r} ({entry.value}) cannot be loaded: {error!r}; repair or uninstall it"
             ) from error
-    return tuple(found)
+    return tuple(found.values())[built_in:]
 
 
-def _log_alert(alert: Alert) -> None:
+def _note_alert(metrics: MetricsCollector, alert: Alert) -> None:
+    metrics.on_alert(alert.strategy, alert.figure, raised=alert.raised)
     state = "is too high" if alert.raised else "is good again"
     _log.warning("strategy %s: %s %s at %.4g", alert.strategy, alert.figure, state, alert.value)
 
@@ -119,7 +126,9 @@ def open_core(settings: Settings) -> Iterator[Core]:
     with ExitStack() as stack:
         catalog = load_catalog(settings.catalog)
         table = catalog.table()
-        monitor = PerformanceMonitor(on_alert=_log_alert)
+        registry = CollectorRegistry()
+        metrics = MetricsCollector(registry)
+        monitor = PerformanceMonitor(on_alert=partial(_note_alert, metrics))
         strategies = {strategy.name: strategy for strategy in (*objective_strategies(), *plugged_in_strategies())}
         snapshot = EngineSnapshot(
             table=table,
@@ -129,8 +138,6 @@ def open_core(settings: Settings) -> Iterator[Core]:
         )
         threads = ThreadManager(WORKERS_PER_STRATEGY * len(strategies), time.monotonic)
         stack.callback(threads.close)
-        registry = CollectorRegistry()
-        metrics = MetricsCollector(registry)
         ids = SignedIds(deployment_secret(settings.state_dir), time.time, os.urandom)
         gary8d = partial(AdvancedRouter, table, gate=apply_gates, worth=worth, interval=wilson, make_ids=ids.make)
         manager = QuantumRoutingManager(

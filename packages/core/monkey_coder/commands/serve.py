@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from monkey_coder.bootstrap import deployment_secret
+from monkey_coder.bootstrap import deployment_secret, plugged_in_strategies
 from monkey_coder.catalog.catalog import load_catalog
 from monkey_coder.errors import SettingsError
 from monkey_coder.settings import Settings
@@ -67,10 +67,11 @@ def require_what_processes_open(settings: Settings) -> None:
 
     Raises:
         CatalogError: The catalog cannot be used.
-        SettingsError: The state directory cannot be used.
+        SettingsError: The state directory or an installed strategy cannot be used.
     """
     load_catalog(settings.catalog)
     deployment_secret(settings.state_dir)
+    plugged_in_strategies()
 
 
 def require_free_port(host: str, port: int) -> None:
