@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from monkey_coder import __version__
-from monkey_coder.commands import catalog, evaluate, route, serve
+from monkey_coder.commands import catalog, evaluate, policy, route, serve, train
 from monkey_coder.errors import (
     InvalidRequestError,
     NoEligibleModelError,
@@ -32,6 +32,8 @@ app.add_typer(catalog.app, name="catalog")
 app.command()(serve.serve)
 app.command()(route.route)
 app.command()(evaluate.evaluate)
+app.command(cls=train.TrainCommand, epilog=train.EXAMPLES)(train.train)
+app.add_typer(policy.app, name="policy")
 
 
 @app.callback(invoke_without_command=True)
