@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.catalog.table import ModelTable
-from monkey_coder.models import RouteRequest, RoutingDecision
+from monkey_coder.models import Preferences, RouteRequest, RoutingDecision
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -135,6 +135,55 @@ class RoutingEngine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Deliberation:
+    """What the decisions of a batch were made from, beyond the batch; N strategies, B requests and M models.
+
+    Attributes:
+        preferences: B, as the callers stated them.
+        exclusions: (B, M) uint8: 0 for a candidate, else 1 + the index into `gates.REASONS`.
+        input_tokens: (B,) tokens of prompt and files.
+        output_tokens: (B,) expected tokens of the answer.
+        budget_usd: (B,) left to spend; infinite where there is no budget.
+        last: (B,) column that the request's session used last, -1 where there is none.
+        stays: (B,) whether the session keeps that one although another has the higher utility.
+        bonus: (B, M) successes added to every strategy's utility, for preferred providers.
+        strategies: N names.
+        utility: (N, B, M) as voted upon, the bonus included; meaningless where a strategy does not vote.
+        chances: N times (B, M) P(success) as the strategy estimates it, or None.
+        confidence: (N, B) each strategy's own confidence.
+        reliability: (N, B) how far the strategy has deserved its confidence so far.
+        voting: (N, B) False where a strategy was not asked, failed, came late or abstained.
+        arrival: (N,) rank of arrival, 0 first.
+        success: (B, M) P(success) as all strategies together estimate it.
+        low: (B, M) lower end of its 90% interval.
+        high: (B, M) upper end.
+        collapsed: (B, M) utility as the collapse made it.
+        order: (B, M) columns, best first, before exploration; candidates before the others.
+    """
+
+    preferences: Sequence[Preferences]
+    exclusions: NDArray[np.uint8]
+    input_tokens: IntArray
+    output_tokens: IntArray
+    budget_usd: NDArray[np.float64]
+    last: IntArray
+    stays: BoolArray
+    bonus: FloatArray
+    strategies: tuple[str, ...]
+    utility: FloatArray
+    chances: tuple[FloatArray | None, ...]
+    confidence: FloatArray
+    reliability: FloatArray
+    voting: BoolArray
+    arrival: IntArray
+    success: FloatArray
+    low: FloatArray
+    high: FloatArray
+    collapsed: FloatArray
+    order: IntArray
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionEvent:
     """One decision, as the listeners see it. Holds no prompt text.
 
@@ -145,6 +194,7 @@ class DecisionEvent:
         row: Row in `batch`.
         distribution: (M,) probability with which each model would have been served.
         duration_s: Time in the engine in seconds.
+        deliberation: What the whole batch was decided from, rows as in `batch`; None when the heuristic answered.
     """
 
     answer: Mapping[str, Any]
@@ -152,6 +202,7 @@ class DecisionEvent:
     row: int
     distribution: FloatArray
     duration_s: float
+    deliberation: Deliberation | None = None
 
 
 class DecisionListener(Protocol):

@@ -35,6 +35,7 @@ from monkey_coder.quantum.answers import (
     write_answers,
 )
 from monkey_coder.quantum.collapse_strategies import COLLAPSES, Ballots, put_first, vote_weights
+from monkey_coder.quantum.deliberation import deliberation
 from monkey_coder.quantum.exploration import explore
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.interval import wilson
@@ -157,7 +158,11 @@ class QuantumRoutingManager:
             votes = ballots if whole else ballots.take(rows)
             expected = estimates if whole else estimates.take(rows)
             for row, answer in zip(
-                rows, self._answer(part, votes, expected, collapse, outcomes, snapshot, started, events), strict=True
+                rows,
+                self._answer(
+                    part, votes, expected, collapse, outcomes, None if whole else rows, snapshot, started, events
+                ),
+                strict=True,
             ):
                 answers[row] = answer
         for row, decided in enumerate(answers):
@@ -182,6 +187,7 @@ class QuantumRoutingManager:
         estimates: Estimates,
         collapse: CollapseName,
         outcomes: Sequence[ThreadOutcome],
+        rows: Sequence[int] | None,
         snapshot: EngineSnapshot,
         started: float,
         events: list[DecisionEvent],
@@ -221,8 +227,10 @@ class QuantumRoutingManager:
         seconds = self.clock() - started
         for answer in answers:
             answer["execution_time_ms"] = round(seconds * 1e3, 3)
+        told = deliberation(prepared, decided, outcomes, rows, last, snapshot.preferred_bonus)
         events.extend(
-            DecisionEvent(answer, batch, row, served.distribution[row], seconds) for row, answer in enumerate(answers)
+            DecisionEvent(answer, batch, row, served.distribution[row], seconds, told)
+            for row, answer in enumerate(answers)
         )
         return answers
 

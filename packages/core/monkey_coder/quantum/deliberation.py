@@ -1,0 +1,70 @@
+"""Gathers what the decisions of a batch were made from, for those who log and explain them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from monkey_coder.ports import Deliberation, FloatArray, IntArray
+from monkey_coder.quantum.answers import Decided
+from monkey_coder.quantum.preparation import Prepared
+from monkey_coder.quantum.thread_manager import ThreadOutcome
+
+
+def deliberation(
+    prepared: Prepared,
+    decided: Decided,
+    outcomes: Sequence[ThreadOutcome],
+    rows: Sequence[int] | None,
+    last: IntArray,
+    preferred_bonus: float,
+) -> Deliberation:
+    """Refer to everything that led to the decisions; next to nothing is copied.
+
+    Args:
+        prepared: The batch.
+        decided: Its decisions.
+        outcomes: What each strategy did in the fan-out, in the order of the ballots.
+        rows: Where in the fan-out the requests of this batch stood; None: it was this batch.
+        last: (B,) column that each session used last, -1 where there is none.
+        preferred_bonus: Successes that a preferred provider's models were worth more.
+    """
+    gated, ballots, ranking = prepared.gated, decided.ballots, decided.ranking
+    return Deliberation(
+        preferences=[request.preferences for request in prepared.requests],
+        exclusions=gated.codes,
+        input_tokens=gated.input_tokens,
+        output_tokens=gated.output_tokens,
+        budget_usd=gated.budget_usd,
+        last=last,
+        stays=decided.stays,
+        bonus=_bonus(prepared, preferred_bonus),
+        strategies=ballots.strategies,
+        utility=ballots.utility,
+        chances=tuple(_chances(outcome, rows) for outcome in outcomes),
+        confidence=ballots.confidence,
+        reliability=ballots.reliability,
+        voting=ballots.voting,
+        arrival=ballots.arrival,
+        success=decided.estimates.success,
+        low=decided.estimates.low,
+        high=decided.estimates.high,
+        collapsed=ranking.utility,
+        order=ranking.order,
+    )
+
+
+def _chances(outcome: ThreadOutcome, rows: Sequence[int] | None) -> FloatArray | None:
+    if outcome.scores is None or outcome.scores.success is None:
+        return None
+    return outcome.scores.success if rows is None else outcome.scores.success[rows]
+
+
+def _bonus(prepared: Prepared, preferred_bonus: float) -> FloatArray:
+    bonus: FloatArray = np.zeros(prepared.batch.candidates.shape, dtype=np.float32)
+    for row, request in enumerate(prepared.requests):
+        if request.request.preferred_providers:
+            wanted = frozenset(request.request.preferred_providers)
+            bonus[row] = [preferred_bonus * (provider in wanted) for provider in prepared.batch.table.providers]
+    return bonus
