@@ -122,14 +122,14 @@ class AllUnavailableError(NoEligibleModelError):
 
 
 class OverloadedError(RouterError):
-    """The queue is full; the request was not looked at."""
+    """The queue is full, or was too long for too long; the request was not looked at."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "overloaded"
     retry_after_s = 1.0
 
-    def __init__(self) -> None:
-        super().__init__("the queue is full; try again after the time in Retry-After")
+    def __init__(self, why: str = "the queue is full") -> None:
+        super().__init__(f"{why}; try again after the time in Retry-After")
 
 
 class CatalogError(RouterError):

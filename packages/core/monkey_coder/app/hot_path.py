@@ -59,7 +59,7 @@ class Front:
         except ClientGoneError:
             return
         except BodyTooLargeError as error:
-            if scope["path"] == PATH:
+            if scope["path"] in (PATH, BATCH_PATH):
                 self._engine().metrics.on_finished(error.code)
             await error_response(error)(scope, receive, send)
             return
@@ -101,7 +101,9 @@ async def respond_batch(body: bytes, engine: Engine) -> Response:
     try:
         batch = RouteBatchRequest.model_validate_json(body)
     except ValidationError as error:
-        return error_response(from_validation(error))
+        invalid = from_validation(error)
+        engine.metrics.on_finished(invalid.code)
+        return error_response(invalid)
     waiting = [_submitted(request, engine) for request in batch.requests]
     answers = await asyncio.gather(*waiting, return_exceptions=True)
     results = [_in_batch(answer, engine) for answer in answers]

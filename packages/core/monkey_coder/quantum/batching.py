@@ -96,7 +96,7 @@ class Batcher(Generic[Request, Answer]):
             if future.done():
                 continue
             if give_up_at < now:
-                future.set_exception(OverloadedError())
+                future.set_exception(OverloadedError(f"the request waited longer than {self._max_wait_s:g} s"))
             else:
                 batch.append((request, future))
         if not self._queue:

@@ -73,13 +73,14 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def bench(max_batch: int = 4, max_queue: int = 6) -> Bench:
+def bench(max_batch: int = 4, max_queue: int = 6, max_wait_s: float = 60.0) -> Bench:
     executor, decide, told = OnDemand(), Deciding(), []
     batcher: Batcher[int, int] = Batcher(
         decide,
         executor,
         max_batch=max_batch,
         max_queue=max_queue,
+        max_wait_s=max_wait_s,
         on_batch=lambda size, waiting: told.append((size, waiting)),
     )
     return Bench(batcher, executor, decide, told, asyncio.get_running_loop().create_task(batcher.run()))
@@ -185,6 +186,46 @@ async def test_a_caller_that_times_out_withdraws_its_request(b: Bench) -> None:
     await b.work()
     assert b.decide.batches == [[1]]
     assert not b.executor.waiting
+
+
+async def test_a_request_that_waited_too_long_is_given_up_and_those_behind_it_are_served() -> None:
+    b = bench(max_batch=2, max_wait_s=0.05)
+    first = b.batcher.submit(1)
+    await settle()
+    waiting = [b.batcher.submit(number) for number in (2, 3, 4)]
+    await asyncio.sleep(0.06)
+    late = b.batcher.submit(5)
+    await b.work()
+    assert first.result() == 10  # at work in time: how long that takes is another matter
+    for future in waiting:
+        with pytest.raises(OverloadedError, match=r"waited longer than 0\.05 s") as caught:
+            future.result()
+        assert caught.value.retry_after_s is not None
+    await b.work()
+    assert late.result() == 50
+    assert b.decide.batches == [[1], [5]]  # the others cost nothing
+    assert b.told == [(1, 0), (1, 0)]
+    b.loop_task.cancel()
+    with suppress(asyncio.CancelledError):
+        await b.loop_task
+
+
+async def test_when_all_waited_too_long_no_batch_is_made_and_the_next_caller_is_served() -> None:
+    b = bench(max_wait_s=0.02)
+    b.batcher.submit(1)
+    await settle()
+    tired = b.batcher.submit(2)
+    await asyncio.sleep(0.03)
+    await b.work()
+    assert isinstance(tired.exception(), OverloadedError)
+    assert not b.executor.waiting
+    after = b.batcher.submit(3)
+    await settle()
+    await b.work()
+    assert after.result() == 30
+    b.loop_task.cancel()
+    with suppress(asyncio.CancelledError):
+        await b.loop_task
 
 
 async def test_a_failed_batch_tells_its_own_callers_and_spares_the_next(b: Bench) -> None:
