@@ -29,7 +29,11 @@ from numpy.typing import NDArray
 
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
 from monkey_coder.quantum.array_parts import Arrays, check_shapes, put_together, take_apart
+from monkey_coder.quantum.planning import best_orders
 from monkey_coder.quantum.success_model import SuccessEstimate, logit, sigmoid
+
+EXACT_UP_TO: Final = 2
+"""Attempts left for which one attempt after the next is all there is to look at; beyond, a beam of orders is."""
 
 STATE_FEATURES: Final = 6
 PAIR_FEATURES: Final = 7
@@ -336,6 +340,20 @@ def look_ahead(
         of_rejected = _rejected_score(particles, noise)
         success = np.where(rejected, of_rejected, success)
         stop = np.where(rejected, of_rejected, 0.0).max(axis=1)
+    deep = np.flatnonzero(attempts_left > EXACT_UP_TO)
+    if len(deep):
+        orders = best_orders(
+            particles.profile[deep],
+            particles.weights[deep],
+            open_models=open_models[deep],
+            cost=cost[deep],
+            attempts_left=attempts_left[deep],
+            noise=noise,
+            passed_score=right,
+            failed_score=wrong,
+        )
+        beyond = (orders + cost[deep] - kept[deep]) / rejection[deep]
+        further[deep] = np.maximum(further[deep], beyond)
     value = np.where(last, success, kept + rejection * further) - cost
     found = LookAhead(success, rejection, kept, further, stopping, value, stop, *_no_features(success))
     _fill_features(found, particles.weights, chance, open_models, rejected, cost, attempts_left / planned, planned)

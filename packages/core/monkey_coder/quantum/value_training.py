@@ -40,6 +40,9 @@ from monkey_coder.quantum.training_validation import Expectations, follow_networ
 Progress = Callable[[str, int, int, str], None]
 """Told what is being done, how many steps of how many are done, and how it looks; may raise to stop."""
 
+SURE: Final = 2.0
+"""Standard errors by which learned weights must beat the lookahead on held-out tasks to be served."""
+
 _LARGEST_WEIGHT: Final = 40.0
 """Largest cost weight that simulated episodes draw."""
 
@@ -62,6 +65,7 @@ class ValueTraining:
         points: What was measured, step by step.
         verdict: Why the run ended.
         chosen_step: Gradient steps of the weights that were chosen; 0: the lookahead was not beaten.
+        lookahead: Utility of the lookahead alone on the held-out tasks, to which `points` compare.
     """
 
     agent: DQNAgent
@@ -69,6 +73,7 @@ class ValueTraining:
     points: tuple[TrainingPoint, ...]
     verdict: Verdict
     chosen_step: int
+    lookahead: float
 
 
 def train_value(
@@ -132,7 +137,11 @@ def train_value(
 
 
 class _Run:
-    """Keeps what was measured, and the best weights so far."""
+    """Keeps what was measured, and the best weights so far.
+
+    Weights must beat the lookahead by more than chance explains: the best of a dozen looks at a few held-out tasks is
+    better there by luck alone, and worse elsewhere.
+    """
 
     def __init__(
         self,
@@ -159,9 +168,9 @@ class _Run:
         agent = self._agent
         tried = follow_network(self._world, self._rows, self._weight, agent.q_values)
         utility = self._utility(tried)
-        gain = float((utility - self._lookahead).mean())
-        if gain > self._best_gain and np.isfinite(gain):
-            self._best_gain, self._best_step = gain, agent.steps
+        gain, doubt = self._gain(utility)
+        if gain - SURE * doubt > self._best_gain and np.isfinite(gain):
+            self._best_gain, self._best_step = gain - SURE * doubt, agent.steps
             self._best = _network(agent.online, self._refs, self._features)
         point = TrainingPoint(
             step=agent.steps,
@@ -177,7 +186,17 @@ class _Run:
 
     def result(self, verdict: Verdict) -> ValueTraining:
         """Give the best weights."""
-        return ValueTraining(self._agent, self._best, tuple(self._points), verdict, self._best_step)
+        return ValueTraining(
+            self._agent, self._best, tuple(self._points), verdict, self._best_step, float(self._lookahead.mean())
+        )
+
+    def _gain(self, utility: NDArray[np.float64]) -> tuple[float, float]:
+        """Mean utility over the lookahead's, and its standard error over tasks."""
+        count = np.bincount(self._rows)
+        by_task = np.bincount(self._rows, utility - self._lookahead) / np.maximum(count, 1)
+        by_task = by_task[count > 0]
+        doubt = float(by_task.std(ddof=1)) / float(np.sqrt(len(by_task))) if len(by_task) > 1 else np.inf
+        return float(by_task.mean()), doubt
 
     def _utility(self, tried: NDArray[np.int64]) -> NDArray[np.float64]:
         value = worth(tried, self._rows, self._expected)
