@@ -78,7 +78,7 @@ def _train(data: OutcomeData, view: TrainingView) -> Learned:
 
     size = "small_data" if len(data) < SMALL_DATA else "balanced"
     trained = train(data, preset(size, attempts=view.attempts, noise=view.noise))
-    return Learned(trained.parts, trained.reliability)
+    return Learned(trained.parts, trained.memory, trained.reliability)
 
 
 def register(app: typer.Typer) -> None:

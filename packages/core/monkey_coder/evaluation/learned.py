@@ -17,6 +17,7 @@ from monkey_coder.evaluation.protocol import STOP, EpisodeState, Models, RouterC
 from monkey_coder.models import TASK_TYPES, RouteRequest, RoutingDecision
 from monkey_coder.ports import TextEmbedder
 from monkey_coder.quantum.identifiers import SignedIds
+from monkey_coder.quantum.outcome_memory import OutcomeMemory
 from monkey_coder.quantum.preparation import prepare
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.routing_strategies import configured_strategies
@@ -33,10 +34,12 @@ class Learned:
 
     Attributes:
         parts: The policy.
+        memory: Outcomes by nearest neighbours.
         reliability: How far each strategy deserves trust.
     """
 
     parts: TrainedParts
+    memory: OutcomeMemory
     reliability: Mapping[str, float]
 
 
@@ -159,7 +162,7 @@ class Quantum:
         learned = self.trainer.learned(train)
         plain = snapshot_of(train.models, {}, attempts=train.attempts)
         self._policy = ServedPolicy.bind(learned.parts, plain.table.refs, plain.model_features)
-        strategies = configured_strategies(self._policy)
+        strategies = configured_strategies(self._policy, learned.memory)
         snapshot = replace(plain, strategies=strategies, reliability=learned.reliability)
         self._manager = QuantumRoutingManager(
             snapshot=lambda: snapshot,

@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from monkey_coder.ports import FloatArray, RouteBatch, Scores, Strategy
+from monkey_coder.ports import REJECTED, FloatArray, RouteBatch, Scores, Strategy
 from monkey_coder.quantum.advanced_model_selector import (
     BALANCED,
     COST_EFFICIENT,
@@ -23,7 +23,10 @@ from monkey_coder.quantum.advanced_model_selector import (
     Objective,
     objective_utility,
 )
+from monkey_coder.quantum.outcome_memory import OutcomeMemory
+from monkey_coder.quantum.reward import utility
 from monkey_coder.quantum.served_policy import ServedPolicy
+from monkey_coder.quantum.state_encoder import StateLayout
 
 HALF_TRUST_EVIDENCE: Final = 20.0
 """Outcomes behind a prior at which it deserves confidence one half."""
@@ -76,6 +79,42 @@ class DqnStrategy:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class MemoryStrategy:
+    """Judges models by what became of the most similar past requests; abstains where none is near.
+
+    It knows nothing of planning, and abstains as well where several verified attempts are left.
+
+    Attributes:
+        memory: Past outcomes; None while there are none.
+        policy: Says what is expected without memory; None: the table's priors do.
+    """
+
+    memory: OutcomeMemory | None
+    policy: ServedPolicy | None
+    name: ClassVar[str] = "memory"
+
+    def score(self, batch: RouteBatch) -> Scores:
+        """Judge every candidate by its neighbours' outcomes."""
+        planned = batch.attempts_left > 1
+        if self.memory is None or not len(self.memory) or planned.all():
+            return abstention(batch)
+        rejected, noise, expected = batch.attempts == REJECTED, 0.0, batch.success
+        if self.policy is not None:
+            noise = self.policy.parts.noise
+            expected = self.policy.success.estimate(batch.state, batch.embedding, batch.success).prior
+        layout = StateLayout(batch.embedding.shape[1])
+        marks = batch.state[:, layout.marks : layout.task]
+        recall = self.memory.recall(batch.embedding, marks, batch.table.refs, expected, rejected, noise)
+        return Scores(
+            utility=utility(recall.success, batch.cost_usd, batch.latency_s, batch.cost_weight, batch.latency_weight),
+            confidence=trust(recall.evidence, batch),
+            abstains=recall.far | planned,
+            success=recall.success,
+            evidence=np.maximum(recall.evidence, 1.0),
+        )
+
+
 def abstention(batch: RouteBatch) -> Scores:
     """No opinion on any request."""
     return Scores(
@@ -97,14 +136,17 @@ def trust(evidence: FloatArray, batch: RouteBatch) -> FloatArray:
     return np.asarray(np.where(batch.candidates, shares, 0.0).sum(axis=1) / count, dtype=np.float32)
 
 
-def configured_strategies(policy: ServedPolicy | None, further: Sequence[Strategy] = ()) -> Mapping[str, Strategy]:
+def configured_strategies(
+    policy: ServedPolicy | None, memory: OutcomeMemory | None, further: Sequence[Strategy] = ()
+) -> Mapping[str, Strategy]:
     """All strategies by name, in the order in which answers report them.
 
     Args:
         policy: What the DQN strategy serves; None while there is no policy.
+        memory: What the memory strategy recalls; None while there is none.
         further: Strategies from elsewhere; one of the same name takes the place of ours.
     """
-    ours = (DqnStrategy(policy), *objective_strategies())
+    ours = (DqnStrategy(policy), MemoryStrategy(memory, policy), *objective_strategies())
     return MappingProxyType({strategy.name: strategy for strategy in (*ours, *further)})
 
 
