@@ -150,10 +150,30 @@ def encode_states(facts: RequestFacts, table: ModelTable) -> FloatArray:
     )
     if facts.attempts.any():
         state[:, layout.attempts : layout.preferences] = _attempt_summary(facts, table.success[task])
-    state[:, layout.preferences] = np.arcsinh(facts.cost_weight * facts.cost_ref)
-    state[:, layout.preferences + 1] = np.arcsinh(facts.latency_weight * facts.latency_ref)
-    state[:, layout.preferences + 2] = facts.quality_floor
+    state[:, layout.preferences :] = encode_preferences(
+        facts.cost_weight, facts.latency_weight, facts.cost_ref, facts.latency_ref, facts.quality_floor
+    )
     return state
+
+
+def encode_preferences(
+    cost_weight: FloatArray,
+    latency_weight: FloatArray,
+    cost_ref: NDArray[np.float64],
+    latency_ref: NDArray[np.float64],
+    quality_floor: FloatArray,
+) -> FloatArray:
+    """Encode what callers want, the last part of the state; all arguments (B,), as in `RequestFacts`.
+
+    Returns:
+        (B, 3).
+    """
+    return np.stack(
+        [np.arcsinh(cost_weight * cost_ref), np.arcsinh(latency_weight * latency_ref), quality_floor],
+        axis=1,
+        dtype=np.float32,
+        casting="same_kind",
+    )
 
 
 def _attempt_summary(facts: RequestFacts, success: FloatArray) -> FloatArray:
