@@ -1,7 +1,8 @@
 """Numbered policies on disk: everything that serving needs, its model card, and which one is current.
 
     policies/current               numbers of the policies that were made current, the present one last
-    policies/000001/success.safetensors, belief.safetensors, dqn.safetensors, memory.safetensors
+    policies/000001/success.safetensors, belief.safetensors, cost.safetensors, dqn.safetensors,
+        memory.safetensors
     policies/000001/card.json, card.md, *.png
     policies/000001/manifest.json  format, trust in each strategy, and the SHA-256 of every other file
 
@@ -28,6 +29,7 @@ from safetensors.numpy import load, save
 
 from monkey_coder.errors import PolicyError
 from monkey_coder.quantum.belief import Belief
+from monkey_coder.quantum.cost_model import CostModel
 from monkey_coder.quantum.outcome_memory import OutcomeMemory
 from monkey_coder.quantum.policy import Policy
 from monkey_coder.quantum.policy_file import write_policy
@@ -91,6 +93,7 @@ class PolicyBundle:
                 noise=float(manifest["noise"]),
                 planned=int(manifest["planned"]),
                 version=int(directory.name),
+                cost=CostModel.from_arrays(*_arrays(directory, "cost", manifest)) if manifest["cost"] else None,
             )
             memory = OutcomeMemory.from_arrays(*_arrays(directory, "memory", manifest))
             trust = {str(name): float(value) for name, value in manifest["reliability"].items()}
@@ -205,7 +208,15 @@ def rollback(root: Path) -> int:
 
 def _write(draft: Path, bundle: PolicyBundle, files: Mapping[str, bytes]) -> None:
     headers = {}
-    for name, part in (("success", bundle.parts.success), ("belief", bundle.parts.belief), ("memory", bundle.memory)):
+    parts: dict[str, SuccessModel | Belief | CostModel | OutcomeMemory | None] = {
+        "success": bundle.parts.success,
+        "belief": bundle.parts.belief,
+        "cost": bundle.parts.cost,
+        "memory": bundle.memory,
+    }
+    for name, part in parts.items():
+        if part is None:
+            continue
         arrays, headers[name] = part.to_arrays()
         plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
         (draft / f"{name}.safetensors").write_bytes(save(plain))
@@ -219,6 +230,7 @@ def _write(draft: Path, bundle: PolicyBundle, files: Mapping[str, bytes]) -> Non
         "format": BUNDLE_FORMAT,
         "encoding": ENCODING_VERSION,
         "network": network is not None,
+        "cost": bundle.parts.cost is not None,
         "noise": bundle.parts.noise,
         "planned": bundle.parts.planned,
         "reliability": dict(bundle.reliability),

@@ -99,15 +99,16 @@ class MemoryStrategy:
         planned = batch.attempts_left > 1
         if self.memory is None or not len(self.memory) or planned.all():
             return abstention(batch)
-        rejected, noise, expected = batch.attempts == REJECTED, 0.0, batch.success
+        rejected, noise, expected, cost_usd = batch.attempts == REJECTED, 0.0, batch.success, batch.cost_usd
         if self.policy is not None:
+            cost_usd = self.policy.cost_usd(batch)
             noise = self.policy.parts.noise
             expected = self.policy.success.estimate(batch.state, batch.embedding, batch.success).prior
         layout = StateLayout(batch.embedding.shape[1])
         marks = batch.state[:, layout.marks : layout.task]
         recall = self.memory.recall(batch.embedding, marks, batch.table.refs, expected, rejected, noise)
         return Scores(
-            utility=utility(recall.success, batch.cost_usd, batch.latency_s, batch.cost_weight, batch.latency_weight),
+            utility=utility(recall.success, cost_usd, batch.latency_s, batch.cost_weight, batch.latency_weight),
             confidence=trust(recall.evidence, batch),
             abstains=recall.far | planned,
             success=recall.success,
@@ -146,7 +147,7 @@ def configured_strategies(
         memory: What the memory strategy recalls; None while there is none.
         further: Strategies from elsewhere; one of the same name takes the place of ours.
     """
-    ours = (DqnStrategy(policy), MemoryStrategy(memory, policy), *objective_strategies())
+    ours: tuple[Strategy, ...] = (DqnStrategy(policy), MemoryStrategy(memory, policy), *objective_strategies())
     return MappingProxyType({strategy.name: strategy for strategy in (*ours, *further)})
 
 

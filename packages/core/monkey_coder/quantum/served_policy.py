@@ -13,8 +13,10 @@ import numpy as np
 
 from monkey_coder.ports import REJECTED, UNTRIED, FloatArray, IntArray, RouteBatch
 from monkey_coder.quantum.belief import Belief, BoundBelief, LookAhead, after, look_ahead
+from monkey_coder.quantum.cost_model import CostModel
 from monkey_coder.quantum.policy import EncodedModels, Policy
 from monkey_coder.quantum.routing_value import adds, encode_models, observation
+from monkey_coder.quantum.state_encoder import StateLayout
 from monkey_coder.quantum.success_model import BoundSuccessModel, SuccessEstimate, SuccessModel
 
 
@@ -29,6 +31,7 @@ class TrainedParts:
         noise: Probability that a verdict of the verifier is wrong, as trained for.
         planned: Attempts of an episode, K, as trained for.
         version: Number of the policy.
+        cost: What a request costs a model over what is usual; None: nothing was learned of it.
     """
 
     success: SuccessModel
@@ -37,6 +40,7 @@ class TrainedParts:
     noise: float
     planned: int
     version: int
+    cost: CostModel | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +94,9 @@ class ServedPolicy:
         particles = self.belief.particles(estimate)
         if rejected.any():
             particles = after(particles, rejected, self.parts.noise)
-        weighted_cost = batch.cost_weight[:, None] * batch.cost_usd + batch.latency_weight[:, None] * batch.latency_s
+        weighted_cost = (
+            batch.cost_weight[:, None] * self.cost_usd(batch) + batch.latency_weight[:, None] * batch.latency_s
+        )
         attempts_left = np.minimum(batch.attempts_left, self.parts.planned)
         look = look_ahead(
             particles,
@@ -102,6 +108,14 @@ class ServedPolicy:
             planned=self.parts.planned,
         )
         return Valuation(estimate, look, self._q(batch, look, attempts_left))
+
+    def cost_usd(self, batch: RouteBatch) -> FloatArray:
+        """(B, M) expected cost of one attempt, corrected by what was learned of such requests."""
+        if self.parts.cost is None or not batch.cost_weight.any():
+            return batch.cost_usd
+        layout = StateLayout(batch.embedding.shape[1])
+        marks = batch.state[:, layout.marks : layout.task]
+        return np.asarray(batch.cost_usd * self.parts.cost.factors(batch.embedding, marks, batch.table.refs))
 
     def _q(self, batch: RouteBatch, look: LookAhead, attempts_left: IntArray) -> FloatArray:
         q = look.value

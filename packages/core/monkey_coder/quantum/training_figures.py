@@ -27,7 +27,7 @@ from monkey_coder.quantum.training_validation import (
     worth,
 )
 
-TOLERANCE: Final = 0.004
+TOLERANCE: Final = 0.003
 """Utility, in successes, whose loss costs a strategy all but 1/e of its trust."""
 
 BELIEF_TASKS: Final = 300.0
@@ -176,22 +176,23 @@ def as_batch(
 def strategy_trust(played: Sequence[Mapping[str, Played]]) -> dict[str, float]:
     """How far each strategy deserves trust, above 0 to 1: by the utility that following it loses against the best.
 
-    ``exp(-loss / TOLERANCE)`` of the loss averaged over cost weights, then the mean over settings. Averaging the loss
-    first matters: where money is everything all strategies agree, and that must not make up for bad choices elsewhere.
-    A few tasks cannot tell the strategies apart, so the loss is shrunk towards what is believed beforehand:
-    `BELIEVED_LOSS`, with the weight of `BELIEF_TASKS` tasks.
+    ``exp(-loss / TOLERANCE)``, where the loss is the mean over tasks and cost weights less its standard error: what
+    chance explains is not held against a strategy. Averaging over weights first matters: where money is everything all
+    strategies agree, and that must not make up for bad choices elsewhere. A few tasks cannot tell the strategies
+    apart, so the loss is shrunk towards `BELIEVED_LOSS`, with the weight of `BELIEF_TASKS` tasks.
 
     Args:
         played: The same strategies in one or more settings, such as numbers of attempts.
     """
     shares: dict[str, list[float]] = {}
     for setting in played:
-        means = {name: one.utility.mean(axis=0) for name, one in setting.items()}
-        best = np.max(list(means.values()), axis=0)
-        for name, mean in means.items():
-            count = len(setting[name].utility)
+        by_task = {name: one.utility.mean(axis=1) for name, one in setting.items()}
+        best = max(by_task.values(), key=lambda utility: float(utility.mean()))
+        for name, utility in by_task.items():
+            lost, count = best - utility, len(utility)
+            doubt = float(lost.std()) / float(np.sqrt(count))
             believed = BELIEVED_LOSS.get(name, BELIEVED_LOSS_OF_OTHERS)
-            loss = (count * (best - mean).mean() + BELIEF_TASKS * believed) / (count + BELIEF_TASKS)
+            loss = (count * max(0.0, float(lost.mean()) - doubt) + BELIEF_TASKS * believed) / (count + BELIEF_TASKS)
             shares.setdefault(name, []).append(float(np.exp(-loss / TOLERANCE)))
     return {name: float(np.mean(each)) for name, each in shares.items()}
 

@@ -19,6 +19,7 @@ from monkey_coder.errors import OutcomeTableError
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
 from monkey_coder.quantum.belief import Particles
 from monkey_coder.quantum.belief_training import train_belief
+from monkey_coder.quantum.cost_model import fit_cost_model
 from monkey_coder.quantum.dqn_agent import DQNAgent
 from monkey_coder.quantum.episode_simulation import World
 from monkey_coder.quantum.model_card import CARD_FORMAT, data_facts
@@ -175,7 +176,11 @@ def train(
     trust = strategy_trust([{name: one[name] for name in one if name in STRATEGIES} for one in played.values()])
     card = _card(data, options, theirs, played, trust, value, success, generators[5])
     progress("model card", 1, 1, "")
-    parts = TrainedParts(success.model, final.belief, value.network, options.noise, options.attempts, version=0)
+    cost = None
+    if data.costs is not None:
+        model = success.model
+        cost = fit_cost_model(refs, data.embedding, data.marks, data.costs, model.mark_mean, model.mark_scale)
+    parts = TrainedParts(success.model, final.belief, value.network, options.noise, options.attempts, 0, cost)
     return TrainedPolicy(parts, _memory(data, estimate, generators[5]), trust, value.agent, card, value.points)
 
 
@@ -280,6 +285,7 @@ def _card(
             "points": [asdict(point) for point in value.points],
             "verdict": value.verdict.reason,
             "chosen_step": value.chosen_step,
+            "lookahead": value.lookahead,
         },
         "versions": {
             "monkey_coder": __version__,
