@@ -76,7 +76,7 @@ class Particles:
 
 @dataclass(frozen=True, eq=False)
 class LookAhead:
-    """What one-step lookahead on a belief says of every model, and what a value network reads. B requests, M models.
+    """What looking ahead in a belief says of every model, and what a value network reads. B requests, M models.
 
     Closed models (neither open nor rejected) have entries, but no meaning.
 
@@ -86,10 +86,9 @@ class LookAhead:
         rejection: (B, M) probability that the verifier rejects the model's answer, if tried now.
         kept: (B, M) expected score from an accepted answer: ``E[score and accepted]``.
         further: (B, M) best that is left after a rejection of the model: one more attempt at its price, or keeping
-            the rejected answer.
+            the rejected answer; with more than `EXACT_UP_TO` attempts left also the best order of attempts found.
         stopping: (B, M) expected score of the model's answer although it is rejected.
-        value: (B, M) one-step lookahead: ``success - cost`` on the last attempt, else
-            ``kept + rejection * further - cost``.
+        value: (B, M) ``success - cost`` on the last attempt, else ``kept + rejection * further - cost``.
         stop: (B,) value of making no further attempt: the best answer among the rejected, 0 before the first attempt.
         state_features: (B, STATE_FEATURES).
         pair_features: (B, M, PAIR_FEATURES).
@@ -312,7 +311,7 @@ def look_ahead(
     noise: float,
     planned: int,
 ) -> LookAhead:
-    """Value every model by its own outcome and by the best single attempt after it.
+    """Value every model by its own outcome and by the best that can follow it.
 
     Args:
         particles: The belief, the rejections already counted in (`after`).

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 import numpy as np
@@ -47,7 +47,8 @@ class MemorySpace:
         mark_mean: (MARKS,) taken off the text marks.
         mark_scale: (MARKS,) factor on them; 0 hides a mark.
         projection: (D + MARKS, d) onto the short vectors.
-        least_similarity: Cosine similarity below which a row is not near.
+        least_similarity: Cosine similarity to the nearest row below which a request is far.
+        row_similarity: Cosine similarity below which a row does not count.
         neighbours: How many of the nearest rows count.
         shrinkage: Outcomes that "no surprise" is worth.
     """
@@ -56,6 +57,7 @@ class MemorySpace:
     mark_scale: FloatArray
     projection: FloatArray
     least_similarity: float = _DEFAULT_NEAR
+    row_similarity: float = _DEFAULT_NEAR
     neighbours: int = 40
     shrinkage: float = 10.0
 
@@ -157,9 +159,7 @@ class OutcomeMemory:
         space = MemorySpace.fitted(embedding, marks)
         vectors = space.vectors(embedding[kept], marks[kept])
         surprise = (scores - expected)[kept].astype(np.float32)
-        least, neighbours, shrinkage = _tuned(vectors, surprise)
-        space = MemorySpace(space.mark_mean, space.mark_scale, space.projection, least, neighbours, shrinkage)
-        memory = cls(space, capacity)
+        memory = cls(_tuned(space, vectors, surprise), capacity)
         known = ~np.isnan(surprise)
         tables = (np.where(known, surprise, 0.0), known, np.where(known, scores[kept] >= PASSING_SCORE, False))
         names = [f"table {row}" for row in kept]
@@ -223,7 +223,7 @@ class OutcomeMemory:
                 return Recall(expected.copy(), np.zeros_like(expected), np.ones(len(asked), np.bool_))
             similar = asked @ self._vectors[:count].T
             near = _near(similar, self.space)
-            far = near.sum(axis=1) == 0
+            far = similar.max(axis=1) < self.space.least_similarity
             surprise = _columns(self._surprise[:count], slots)
             known = _columns(self._known[:count], slots)
             passed = _columns(self._passed[:count], slots)
@@ -317,9 +317,9 @@ def _near(similar: FloatArray, space: MemorySpace) -> BoolArray:
     """(B, R) which rows count: the most similar ones, as far as they are similar at all."""
     last = similar.shape[1] - space.neighbours
     if last <= 0:
-        return similar >= np.float32(space.least_similarity)
+        return similar >= np.float32(space.row_similarity)
     least = np.partition(similar, last, axis=1)[:, last]
-    return similar >= np.maximum(least, np.float32(space.least_similarity))[:, None]
+    return similar >= np.maximum(least, np.float32(space.row_similarity))[:, None]
 
 
 def _nearest(similar: FloatArray, count: int) -> IntArray:
@@ -347,11 +347,10 @@ def _agreement(
     return np.exp(evidence, out=evidence)
 
 
-def _tuned(vectors: FloatArray, surprise: FloatArray) -> tuple[float, int, float]:
-    """Least similarity, neighbours and shrinkage that predict each row's surprise (R, P) best from the others."""
+def _tuned(space: MemorySpace, vectors: FloatArray, surprise: FloatArray) -> MemorySpace:
+    """The space with the reach and shrinkage that predict each row's surprise (R, P) best from the other rows."""
     similar = vectors @ vectors.T
     np.fill_diagonal(similar, -1.0)
-    least = float(np.quantile(similar.max(axis=1), _FAR_QUANTILE))
     known = ~np.isnan(surprise)
     filled = np.where(known, surprise, 0.0)
     best = (float((filled**2).sum()), _NEIGHBOURS[0], _SHRINKAGES[-1])
@@ -361,4 +360,12 @@ def _tuned(vectors: FloatArray, surprise: FloatArray) -> tuple[float, int, float
         for shrinkage in _SHRINKAGES:
             error = float((((filled - total / (evidence + shrinkage)) * known) ** 2).sum())
             best = min(best, (error, count, shrinkage))
-    return least, best[1], best[2]
+    _, count, shrinkage = best
+    last = np.take_along_axis(similar, _nearest(similar, min(count, len(similar))), axis=1).min(axis=1)
+    return replace(
+        space,
+        least_similarity=float(np.quantile(similar.max(axis=1), _FAR_QUANTILE)),
+        row_similarity=float(np.quantile(last, _FAR_QUANTILE)),
+        neighbours=count,
+        shrinkage=shrinkage,
+    )
