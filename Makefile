@@ -3,10 +3,12 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 WORKERS ?= 1
+AGAINST ?= HEAD~1
+ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup run test lint format clean
+.PHONY: help setup run test lint format bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +40,10 @@ lint: $(READY) ## Check style, types and the floors of the architecture
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(READY) ## Measure under load beside the previous commit; write docs/results/throughput.md (ARGS=--quick: print only)
+	scripts/system_packages wrk
+	$(BIN)/python packages/core/tests/benchmarks/bench_http.py --against $(AGAINST) $(ARGS)
 
 clean: ## Remove what the commands made, but not ./var
 	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
