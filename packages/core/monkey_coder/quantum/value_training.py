@@ -43,6 +43,9 @@ Progress = Callable[[str, int, int, str], None]
 SURE: Final = 2.0
 """Standard errors by which learned weights must beat the lookahead on held-out tasks to be served."""
 
+LEAST_HELD_OUT: Final = 100
+"""With fewer held-out tasks the lookahead is served: among a few dozen, a dozen looks find a lucky network."""
+
 _LARGEST_WEIGHT: Final = 40.0
 """Largest cost weight that simulated episodes draw."""
 
@@ -169,7 +172,7 @@ class _Run:
         tried = follow_network(self._world, self._rows, self._weight, agent.q_values)
         utility = self._utility(tried)
         gain, doubt = self._gain(utility)
-        if gain - SURE * doubt > self._best_gain and np.isfinite(gain):
+        if len(self._world) >= LEAST_HELD_OUT and gain - SURE * doubt > self._best_gain:
             self._best_gain, self._best_step = gain - SURE * doubt, agent.steps
             self._best = _network(agent.online, self._refs, self._features)
         point = TrainingPoint(
