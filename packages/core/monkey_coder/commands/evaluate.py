@@ -98,7 +98,11 @@ def evaluate(
         float | None, typer.Option(metavar="SHARE", help="Instead of --test: hold out this share of one table.")
     ] = None,
     routers: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help=f"Which routers; default: all, {ORACLE} included.")
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help=f"Which routers; default: all, {ORACLE} included; quantum:COLLAPSE names a collapse.",
+        ),
     ] = None,
     attempts: Annotated[int, typer.Option(metavar="K", help="Most attempts of an episode.")] = 1,
     verifier_noise: Annotated[
@@ -183,7 +187,11 @@ def parse_priors(texts: Iterable[str]) -> dict[str, float]:
 
 def _names(routers: str | None) -> tuple[str, ...]:
     known = all_routers()
-    names = (*known, ORACLE) if routers is None else tuple(n.strip() for n in routers.split(",") if n.strip())
+    names = (
+        (*(name for name in known if ":" not in name), ORACLE)
+        if routers is None
+        else tuple(n.strip() for n in routers.split(",") if n.strip())
+    )
     check_names(names, known)
     return names
 

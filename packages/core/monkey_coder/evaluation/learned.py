@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import urandom
 from typing import ClassVar
 
@@ -13,8 +14,17 @@ from numpy.typing import NDArray
 
 from monkey_coder.errors import RouterError
 from monkey_coder.evaluation.engine import as_requests, as_table, snapshot_of
-from monkey_coder.evaluation.protocol import STOP, EpisodeState, Models, RouterContext, Routers, Tasks, TrainingView
-from monkey_coder.models import TASK_TYPES, RouteRequest, RoutingDecision
+from monkey_coder.evaluation.protocol import (
+    STOP,
+    EpisodeState,
+    Models,
+    RouterContext,
+    RouterFactory,
+    Routers,
+    Tasks,
+    TrainingView,
+)
+from monkey_coder.models import COLLAPSE_NAMES, TASK_TYPES, CollapseName, RouteRequest, RoutingDecision
 from monkey_coder.ports import TextEmbedder
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.outcome_memory import OutcomeMemory
@@ -149,9 +159,11 @@ class Quantum:
 
     Attributes:
         trainer: Shared with the other learned routers.
+        collapse: How opinions become a decision; the engine's default unless said.
     """
 
     trainer: Trainer
+    collapse: CollapseName | None = None
     name: str = "quantum"
     seeded: ClassVar[bool] = False
     _manager: QuantumRoutingManager | None = field(default=None, repr=False)
@@ -164,6 +176,8 @@ class Quantum:
         self._policy = ServedPolicy.bind(learned.parts, plain.table.refs, plain.model_features)
         strategies = configured_strategies(self._policy, learned.memory)
         snapshot = replace(plain, strategies=strategies, reliability=learned.reliability)
+        if self.collapse is not None:
+            snapshot = replace(snapshot, collapse=self.collapse)
         self._manager = QuantumRoutingManager(
             snapshot=lambda: snapshot,
             embedder=self.trainer.embedder,
@@ -203,7 +217,19 @@ def learned_routers(train: Train) -> Routers:
             trainers.append(Trainer(context.embedder(), train))
         return trainers[0]
 
-    return {"dqn": lambda context: Dqn(shared(context)), "quantum": lambda context: Quantum(shared(context))}
+    routers: dict[str, RouterFactory] = {
+        "dqn": lambda context: Dqn(shared(context)),
+        "quantum": lambda context: Quantum(shared(context)),
+    }
+    for collapse in COLLAPSE_NAMES:
+        routers[f"quantum:{collapse}"] = partial(_with_collapse, shared, collapse)
+    return routers
+
+
+def _with_collapse(
+    shared: Callable[[RouterContext], Trainer], collapse: CollapseName, context: RouterContext
+) -> Quantum:
+    return Quantum(shared(context), collapse, f"quantum:{collapse}")
 
 
 def _no_heuristic(_: RouteRequest) -> RoutingDecision:
