@@ -148,7 +148,7 @@ def test_the_page_says_what_was_measured_where_and_whether_it_is_enough(monkeypa
     made.judge("fast enough", "3/s", met=False)
     made.stages = [{"stage": "parse", "batch_1_us": 6.04, "batch_64_us": 4.8}]
     page = made.page({"Machine": "a small one"}, ["--rounds", "3"], 10.0, 3, "abc")
-    assert "| closed loop | engine | 3 | 1.00 | 2.00 | 3.00 | 0 | - |" in page
+    assert "| closed loop | engine | 3 | 1.00 | 2.00 | 3.00 | - | 0 | - |" in page
     assert "0.50 (0.25 to 1.00)" in page
     assert "| fast enough | 3/s | no |" in page
     assert "| parse | 6.0 | 4.8 |" in page

@@ -55,17 +55,29 @@ class Subject:
 
     def memory_mb(self) -> dict[str, float]:
         """Resident memory of all its processes: now, and at the most so far."""
-        pids = [self.pid]
-        with suppress(OSError):
-            pids += map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())
         found = {"now": 0.0, "peak": 0.0}
-        for pid in pids:
+        for pid in self._processes():
             with suppress(OSError):
                 for line in Path(f"/proc/{pid}/status").read_text().splitlines():
                     for key, name in (("VmRSS:", "now"), ("VmHWM:", "peak")):
                         if line.startswith(key):
                             found[name] += int(line.split()[1]) / 1024
         return {name: round(value, 1) for name, value in found.items()}
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all its processes since they began: other work on the machine does not count."""
+        ticks = 0
+        for pid in self._processes():
+            with suppress(OSError):
+                after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+                ticks += int(after_name[11]) + int(after_name[12])  # utime and stime; see proc(5)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def _processes(self) -> list[int]:
+        pids = [self.pid]
+        with suppress(OSError):
+            pids += map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())
+        return pids
 
 
 @contextmanager
