@@ -119,7 +119,9 @@ def _table(attempts: str, played: Mapping[str, Any]) -> list[str]:
     head = f"Utility with up to {attempts} attempt{'s' if attempts != '1' else ''}, by cost weight w"
     lines = [f"{head}:", "", "| strategy | " + " | ".join(f"w = {w:g}" for w in weights) + " |"]
     lines.append("|---|" + "---|" * len(weights))
-    for name, figures in played.items():
+    ours = [name for name in _NAMES if name in played]
+    for name in (*ours, *sorted(played.keys() - set(ours))):
+        figures = played[name]
         cells = [
             f"{row['utility']['mean']:.3f} [{row['utility']['low']:.3f}, {row['utility']['high']:.3f}]"
             for row in figures

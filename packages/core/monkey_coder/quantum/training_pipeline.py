@@ -7,7 +7,8 @@ figures of the card and the trust in each strategy. In the end belief and memory
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -130,7 +131,28 @@ def train(
         OutcomeTableError: Too few tasks or models.
         TrainingDivergedError: Training diverged; nothing should be published.
     """
-    data = _known_models(data)
+    with _one_thread():
+        return _train(_known_models(data), options, progress, control, start)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute on one core, and put back what was set.
+
+    On several, networks this small take many times as long as soon as other programs compute as well, and sums come
+    out a little different on every machine.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(
+    data: OutcomeData, options: TrainOptions, progress: Progress, control: Control | None, start: Start | None
+) -> TrainedPolicy:
     refs = data.table.refs
     generators = np.random.default_rng(options.seed).spawn(6)
     validation = _split(data, options, generators[0])

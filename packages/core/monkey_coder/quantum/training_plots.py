@@ -33,6 +33,8 @@ def _curves(training: Mapping[str, Any]) -> Figure:
     middle.plot(steps, [point["loss"] for point in points], color=_COLOURS[0])
     _label(middle, "value network", "gradient step", "mean loss")
     right.plot(steps, [point["validation_reward"] for point in points], color=_COLOURS[3])
+    right.axhline(training["lookahead"], color="black", linewidth=0.8, linestyle="--", label="lookahead alone")
+    right.legend(frameon=False, fontsize=8)
     if training["chosen_step"]:
         right.axvline(training["chosen_step"], color="black", linewidth=0.8, linestyle=":")
     _label(right, "value network", "gradient step", "utility on held-out tasks")
@@ -60,7 +62,9 @@ def _frontier(card: Mapping[str, Any]) -> Figure:
             cost = [row["cost"]["mean"] for row in rows]
             success = [row["success"]["mean"] for row in rows]
             colour = _COLOURS[place % len(_COLOURS)]
-            axes.plot(cost, success, "o-", color=colour, label=name, markersize=3.5, linewidth=1.3)
+            style = "o--" if name == "lookahead" else "o-"
+            above = 3 if name == "dqn" else 2
+            axes.plot(cost, success, style, color=colour, label=name, markersize=3.5, linewidth=1.3, zorder=above)
         plural = "s" if attempts != "1" else ""
         title = f"{validation['tasks']:,} held-out tasks, up to {attempts} attempt{plural}"
         _label(axes, title, "mean cost of a task, USD", "mean success")
