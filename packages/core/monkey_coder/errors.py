@@ -98,6 +98,13 @@ class UnknownStrategyError(RouterError):
         super().__init__(f"quantum_config.strategies: {name!r} is not one of {', '.join(known)}")
 
 
+class UnknownDecisionError(RouterError):
+    """A decision id that is forged, expired, or not in the log."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "unknown_decision"
+
+
 class NoEligibleModelError(RouterError):
     """Every model of the catalog was excluded by a gate."""
 
@@ -160,3 +167,37 @@ class TrainingDivergedError(RouterError):
     """Training was stopped because it diverged; nothing was published."""
 
     code = "training_diverged"
+
+
+class StoreUnavailableError(RouterError):
+    """The store did not do what it was asked, and may do it later: unreachable, locked, full, or closed."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "store_unavailable"
+    retry_after_s = 1.0
+
+
+class StoreFormatError(RouterError):
+    """What is stored cannot be used: damaged, foreign, or of another schema; the message names place and mend."""
+
+    code = "invalid_store"
+
+
+class UnknownProviderError(RouterError):
+    """A provider without models in the catalog."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "unknown_provider"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"{name!r} has no model in the catalog; its providers are {', '.join(known)}")
+
+
+class UnsupportedMediaTypeError(RouterError):
+    """The body is declared as something other than JSON."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    code = "unsupported_media_type"
+
+    def __init__(self) -> None:
+        super().__init__("send the header content-type: application/json; a web page cannot do so unasked")

@@ -6,9 +6,10 @@ and weights lie in [0, 1]. A *model ref* is ``provider/model``; the model part m
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 TaskType = Literal[
     "code_generation",
@@ -297,6 +298,76 @@ class RouteBatchAnswer(Value):
     """Answer of ``POST /v1/quantum/route/batch``, in the order of the requests."""
 
     results: tuple[BatchResult, ...]
+
+
+class FeedbackRequest(Value):
+    """Body of ``POST /v1/quantum/feedback``: what became of a decision.
+
+    At least one of ``success``, ``quality`` and ``error_type`` is required. Where both are given, ``success`` is
+    what P(success) is learned from. An error tells of a provider's availability, and nothing of quality.
+    """
+
+    decision_id: Identifier
+    outcome_id: Annotated[Identifier | None, Field(description="The reporter's name for this report.")] = None
+    model: Annotated[ModelRef | None, Field(description="Which candidate answered; null: the decided one.")] = None
+    success: bool | None = None
+    quality: Probability | None = None
+    cost_usd: Usd | None = None
+    latency_ms: Annotated[float | None, Field(ge=0.0, le=1e9)] = None
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
+    error_type: ErrorType | None = None
+    occurred_at: Annotated[
+        AwareDatetime | Annotated[float, Field(ge=0.0, le=1e10)] | None,
+        Field(description="RFC 3339 with a time zone, or seconds since 1970; null: when the report arrives."),
+    ] = None
+    final: Annotated[bool, Field(description="Whether the episode ends here, whatever came of it.")] = False
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.success is None and self.quality is None and self.error_type is None:
+            raise ValueError("success, quality or error_type is required")
+        return self
+
+    @property
+    def occurred_at_s(self) -> float | None:
+        """`occurred_at` in seconds since 1970."""
+        return self.occurred_at.timestamp() if isinstance(self.occurred_at, datetime) else self.occurred_at
+
+
+class FeedbackBatchRequest(Value):
+    """Body of ``POST /v1/quantum/feedback/batch``."""
+
+    reports: Annotated[tuple[FeedbackRequest, ...], Field(min_length=1, max_length=1000, fail_fast=True)]
+
+
+class FeedbackAnswer(Value):
+    """Answer of ``POST /v1/quantum/feedback``: the report is durable."""
+
+    accepted: Literal[True] = True
+
+
+class FeedbackResult(Value):
+    """What became of one report of a batch."""
+
+    accepted: bool
+    problem: Problem | None
+
+
+class FeedbackBatchAnswer(Value):
+    """Answer of ``POST /v1/quantum/feedback/batch``, in the order of the reports."""
+
+    results: tuple[FeedbackResult, ...]
+
+
+class OverrideRequest(Value):
+    """Body of ``POST /v1/quantum/providers/{name}/override``."""
+
+    state: Annotated[
+        Literal["auto", "drained", "available"],
+        Field(description="drained: no decisions; available: whatever the breakers say; auto: as they say."),
+    ]
+    reason: Annotated[str | None, Field(max_length=500)] = None
 
 
 class TaskAnalysis(Value):
