@@ -1,0 +1,191 @@
+"""Which providers and models can be had (T2.3.2): circuit breakers fed by feedback, and what operators override.
+
+Every web process folds the same stream of outcomes, and so comes to the same breakers without asking anybody. What an
+operator sets comes in from the store and is held above the breakers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+
+from monkey_coder.catalog.table import ModelTable
+from monkey_coder.ports import BoolArray, DecisionEvent
+from monkey_coder.quantum.circuit_breaker import BreakerOptions, BreakerState, CircuitBreaker
+
+Override = Literal["auto", "drained", "available"]
+
+UNREACHABLE: Final = frozenset({"rate_limited", "timeout", "provider_error", "auth", "other"})
+"""Errors that speak against the provider; `context_overflow` and `content_filtered` speak of the request."""
+
+PROVIDER_OPTIONS: Final = BreakerOptions(failures=10)
+"""More patient than a model's: one broken model of a provider opens its own breaker first."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerReport:
+    """One breaker as an operator sees it.
+
+    Attributes:
+        name: Provider, or model ref.
+        state: What it is.
+        failures: Failures in a row.
+        opened_at: Seconds since 1970; None while closed.
+        retry_at: When it lets probes through; None while closed.
+    """
+
+    name: str
+    state: BreakerState
+    failures: int
+    opened_at: float | None
+    retry_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderReport:
+    """One provider as an operator sees it.
+
+    Attributes:
+        breaker: The provider's own.
+        available: Whether decisions may go there, all told.
+        override: What an operator set.
+        last_error: Type of the latest error; None when there was none since this process began to follow.
+        models: Breakers of its models.
+    """
+
+    breaker: BreakerReport
+    available: bool
+    override: Override
+    last_error: str | None
+    models: tuple[BreakerReport, ...]
+
+
+class ProviderManager:
+    """Keeps a breaker per provider and per model. Safe to call from any thread.
+
+    Args:
+        refs: The models.
+        clock: Seconds since 1970: breakers are shared between processes by way of the times of outcomes.
+        rng: For the jitter of back-offs.
+        model_options: Of the models' breakers.
+        provider_options: Of the providers' breakers.
+        on_exhausted: Told when a half-open breaker has given out its last probe, in the thread that decides;
+            whoever serves a table should make a new one.
+    """
+
+    def __init__(
+        self,
+        refs: Sequence[str],
+        clock: Callable[[], float],
+        rng: np.random.Generator,
+        model_options: BreakerOptions | None = None,
+        provider_options: BreakerOptions = PROVIDER_OPTIONS,
+        on_exhausted: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._refs = tuple(refs)
+        self._now = clock
+        self._on_exhausted = on_exhausted
+        self._lock = threading.Lock()
+        self._overrides: Mapping[str, Override] = {}
+        self._last_error: dict[str, str] = {}
+        providers = dict.fromkeys(_provider(ref) for ref in refs)
+        self._models = {ref: CircuitBreaker(model_options or BreakerOptions(), rng) for ref in refs}
+        self._providers = {name: CircuitBreaker(provider_options, rng) for name in providers}
+        self._troubled = False  # whether any breaker is not closed: spares the request path a look at them
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """All providers, in the order of the models."""
+        return tuple(self._providers)
+
+    def on_outcome(self, model: str, error_type: str | None, decided_at: float, at: float) -> None:
+        """Take in a report; models that are not watched are ignored.
+
+        Args:
+            model: Ref of the model that was called.
+            error_type: What went wrong, or None when it answered.
+            decided_at: When the decision was made, in seconds since 1970.
+            at: When the report came.
+        """
+        if model not in self._models or (error_type is not None and error_type not in UNREACHABLE):
+            return
+        with self._lock:
+            provider = _provider(model)
+            for breaker in (self._models[model], self._providers[provider]):
+                breaker.record(error_type is None, decided_at, at)
+            if error_type is not None:
+                self._last_error[provider] = error_type
+            self._troubled = any(b.retry_at is not None for b in (*self._models.values(), *self._providers.values()))
+
+    def on_decided(self, events: Sequence[DecisionEvent]) -> None:
+        """Count decisions for what is half-open as probes."""
+        if not self._troubled:
+            return
+        now, exhausted = self._now(), False
+        with self._lock:
+            for event in events:
+                provider = event.answer["provider"]
+                model = self._models.get(f"{provider}/{event.answer['model']}")
+                for breaker in (model, self._providers.get(provider)):
+                    if breaker is not None and breaker.state(now) == "half_open":
+                        breaker.note_decision(now)
+                        exhausted |= not breaker.allows(now)
+        if exhausted:
+            self._on_exhausted()
+
+    def override(self, states: Mapping[str, Override]) -> None:
+        """Replace all that operators set, by provider; what is absent is automatic."""
+        with self._lock:
+            self._overrides = dict(states)
+
+    def available(self, refs: Sequence[str]) -> BoolArray:
+        """(M,) whether decisions may go to each model now; one that is not watched may be chosen."""
+        now = self._now()
+        with self._lock:
+            providers = {name: self._provider_available(name, now) for name in self._providers}
+            return np.array([self._model_available(ref, providers, now) for ref in refs], dtype=np.bool_)
+
+    def table(self, base: ModelTable) -> ModelTable:
+        """The same models, as far as they can be had now."""
+        return replace(base, available=base.available & self.available(base.refs))
+
+    def report(self) -> tuple[ProviderReport, ...]:
+        """How every provider is doing."""
+        now = self._now()
+        with self._lock:
+            return tuple(
+                ProviderReport(
+                    _report(name, breaker, now),
+                    self._provider_available(name, now),
+                    self._overrides.get(name, "auto"),
+                    self._last_error.get(name),
+                    tuple(_report(ref, self._models[ref], now) for ref in self._refs if _provider(ref) == name),
+                )
+                for name, breaker in self._providers.items()
+            )
+
+    def _provider_available(self, name: str, now: float) -> bool:
+        match self._overrides.get(name, "auto"):
+            case "drained":
+                return False
+            case "available":
+                return True
+            case _:
+                return self._providers[name].allows(now)
+
+    def _model_available(self, ref: str, providers: Mapping[str, bool], now: float) -> bool:
+        name = _provider(ref)
+        forced = self._overrides.get(name) == "available"
+        return providers.get(name, True) and (forced or ref not in self._models or self._models[ref].allows(now))
+
+
+def _provider(ref: str) -> str:
+    return ref.partition("/")[0]
+
+
+def _report(name: str, breaker: CircuitBreaker, now: float) -> BreakerReport:
+    return BreakerReport(name, breaker.state(now), breaker.failures, breaker.opened_at, breaker.retry_at)
