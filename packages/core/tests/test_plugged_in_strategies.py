@@ -17,6 +17,7 @@ from monkey_coder.bootstrap import STRATEGY_GROUP, plugged_in_strategies
 from monkey_coder.errors import SettingsError
 
 PLUG_IN = '''
+import threading
 import numpy as np
 from monkey_coder.ports import Scores
 
@@ -32,6 +33,12 @@ class Last:
         utility[:, -1] = 1.0
         rows = len(batch)
         return Scores(utility, np.ones(rows, dtype=np.float32), np.zeros(rows, dtype=np.bool_))
+
+class Stuck:
+    name = "stuck"
+
+    def score(self, batch):
+        threading.Event().wait()
 
 def broken():
     raise RuntimeError("no licence found")
@@ -137,6 +144,19 @@ def test_one_that_keeps_failing_raises_an_alert_that_monitoring_sees(server: Ser
             answer = client.post(ROUTE, json=body).json()
             assert answer["degraded"] == ["strategy"]
     assert "strategy last_one: failure_rate is too high" in server.said()
+
+
+def test_one_that_is_stuck_for_ever_costs_neither_answers_nor_the_end_of_the_server(tmp_path: Path) -> None:
+    body = {"request": {"prompt": PROMPT}, "quantum_config": {"timeout_ms": 200}}
+    with serving(tmp_path, settings=install(tmp_path / "site", "Stuck")) as running:
+        for _ in range(3):
+            answer = httpx.post(running.url + ROUTE, json=body).json()
+            statuses = {result["strategy"]: result["status"] for result in answer["thread_results"]}
+            assert (statuses["stuck"], answer["degraded"]) == ("TIMEOUT", ["deadline"])
+        started = time.monotonic()
+        running.end()
+        assert time.monotonic() - started < 10.0
+        assert "Traceback" not in running.said()
 
 
 def test_a_server_does_not_start_with_a_broken_one_and_says_which(tmp_path: Path) -> None:
