@@ -14,7 +14,8 @@ from scipy.stats import qmc
 from torch import Tensor, nn
 
 from monkey_coder.ports import FloatArray
-from monkey_coder.quantum.belief import Belief, Particles
+from monkey_coder.quantum.belief import Belief
+from monkey_coder.quantum.particles import Particles
 from monkey_coder.quantum.success_model import SuccessEstimate, logit
 
 PASSING_SCORE: Final = 0.5

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
-from monkey_coder.quantum.belief import STATE_FEATURES, LookAhead, Particles, after, look_ahead
 from monkey_coder.quantum.dqn_agent import DQNAgent
 from monkey_coder.quantum.experience_buffer import Arrays, ArraySpec, Schema, Transitions
+from monkey_coder.quantum.particles import STATE_FEATURES, LookAhead, Particles, after, look_ahead
 from monkey_coder.quantum.routing_value import EXACT_UP_TO, PAIRS, observation
 
 GOOD_ENOUGH: Final = 0.5

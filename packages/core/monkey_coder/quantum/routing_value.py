@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
-from monkey_coder.quantum.belief import PAIR_FEATURES, STATE_FEATURES, LookAhead
+from monkey_coder.quantum.particles import PAIR_FEATURES, STATE_FEATURES, LookAhead
 from monkey_coder.quantum.policy import EncodedModels, Policy
 
 PAIRS: Final = PAIR_FEATURES + STATE_FEATURES

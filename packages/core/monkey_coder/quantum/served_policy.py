@@ -12,8 +12,9 @@ from typing import Self
 import numpy as np
 
 from monkey_coder.ports import REJECTED, UNTRIED, FloatArray, IntArray, RouteBatch
-from monkey_coder.quantum.belief import Belief, BoundBelief, LookAhead, after, look_ahead
+from monkey_coder.quantum.belief import Belief, BoundBelief
 from monkey_coder.quantum.cost_model import CostModel
+from monkey_coder.quantum.particles import LookAhead, after, look_ahead
 from monkey_coder.quantum.policy import EncodedModels, Policy
 from monkey_coder.quantum.routing_value import adds, encode_models, observation
 from monkey_coder.quantum.state_encoder import StateLayout

@@ -18,13 +18,13 @@ import torch
 from monkey_coder import __version__
 from monkey_coder.errors import OutcomeTableError
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
-from monkey_coder.quantum.belief import Particles
 from monkey_coder.quantum.belief_training import train_belief
 from monkey_coder.quantum.cost_model import fit_cost_model
 from monkey_coder.quantum.dqn_agent import DQNAgent
 from monkey_coder.quantum.episode_simulation import World
 from monkey_coder.quantum.model_card import CARD_FORMAT, data_facts
 from monkey_coder.quantum.outcome_memory import OutcomeMemory
+from monkey_coder.quantum.particles import Particles
 from monkey_coder.quantum.routing_strategies import objective_strategies
 from monkey_coder.quantum.routing_value import encode_models as encode_for_network
 from monkey_coder.quantum.served_policy import TrainedParts

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from monkey_coder.errors import TrainingDivergedError
 from monkey_coder.ports import FloatArray
-from monkey_coder.quantum.belief import STATE_FEATURES
 from monkey_coder.quantum.dqn_agent import DQNAgent, LearnReport, replay
 from monkey_coder.quantum.dqn_config import DQNConfig
 from monkey_coder.quantum.episode_simulation import World, schema, transitions, visit
 from monkey_coder.quantum.experience_buffer import ExperienceBuffer, Prioritisation, Transitions
 from monkey_coder.quantum.neural_networks import TwoTower, standardise_inputs
+from monkey_coder.quantum.particles import STATE_FEATURES
 from monkey_coder.quantum.policy import Policy
 from monkey_coder.quantum.policy_file import NetworkShape, PolicyHeader
 from monkey_coder.quantum.routing_value import EXACT_UP_TO, PAIRS, feature_range

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from worlds import World, log_loss
 
-from monkey_coder.quantum.belief import Particles, after
 from monkey_coder.quantum.belief_training import (
     BeliefOptions,
     BeliefTraining,
@@ -17,6 +16,7 @@ from monkey_coder.quantum.belief_training import (
     score_levels,
     train_belief,
 )
+from monkey_coder.quantum.particles import Particles, after
 from monkey_coder.quantum.success_training import SuccessOptions, SuccessTraining, train_success
 
 WORLD = World.make(seed=31, hidden=2.0)

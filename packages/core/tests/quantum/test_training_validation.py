@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monkey_coder.quantum.belief import Particles
 from monkey_coder.quantum.episode_simulation import World
+from monkey_coder.quantum.particles import Particles
 from monkey_coder.quantum.training_validation import (
     NOTHING,
     Expectations,
