@@ -5,9 +5,10 @@ classifier on the embedding and the text marks says how likely each family is. T
 success in the families, weighed by these probabilities. An ensemble of small networks (`policy.py`) adds to the prior's
 logit, and the mean of the members is calibrated (Platt 1999) on rows that no member saw.
 
-A request whose embedding is less similar to every training prompt than 99% of these are to each other is *far*: then
-nothing but the overall means is known, and strategies should abstain. A model that the training did not know is judged
-by `new_model.py`.
+A request is *far* where its features are less similar to those of every training prompt than nearly all of these are to
+each other, or less typical of every family (Gaussian, with variances of its own for each family and feature) than
+nearly all of them are of theirs. Then nothing but the overall means is known, and strategies should abstain. A model
+that the training did not know is judged by `new_model.py`.
 
 All of it is immutable numpy; `success_training.py` makes it.
 """
@@ -103,8 +104,11 @@ class SuccessModel:
         family_success: (G, P) shrunk mean success in each family, 0..1.
         family_evidence: (G, P) how many outcomes are behind it.
         mean: (P,) mean success over all families, 0..1.
-        references: (R, D) unit embeddings of training prompts.
+        references: (R, D + MARKS) features of training prompts, scaled to unit length.
         least_similarity: Cosine similarity to the nearest reference below which a request is far.
+        family_centre: (G, D + MARKS) mean features of each family.
+        family_precision: (G, D + MARKS) one over their variances.
+        most_surprise: Twice the negative log density (`surprise`) under the best family, beyond which it is far.
         network: The ensemble, whose state is what `inputs` returns and whose slots are the P models.
         slope: Platt's slope, on log odds.
         offset: Platt's offset.
@@ -123,6 +127,9 @@ class SuccessModel:
     mean: FloatArray
     references: FloatArray
     least_similarity: float
+    family_centre: FloatArray
+    family_precision: FloatArray
+    most_surprise: float
     network: Policy
     slope: float
     offset: float
@@ -148,6 +155,12 @@ class SuccessModel:
         """(B, G) P(family) of what `features` returned."""
         return softmax(features @ self.family_weight + self.family_bias)
 
+    def is_far(self, features: FloatArray) -> BoolArray:
+        """(B,) whether what `features` returned is unlike anything seen in training."""
+        nearest = (unit(features) @ self.references.T).max(axis=1, initial=-1.0)
+        strange = surprise(features, self.family_centre, self.family_precision) > self.most_surprise
+        return np.asarray(strange | (nearest < self.least_similarity))
+
     def __post_init__(self) -> None:
         models, families, size = len(self.models), len(self.families), self.family_weight.shape[0]
         check_shapes(
@@ -159,7 +172,9 @@ class SuccessModel:
             family_success=(families, models),
             family_evidence=(families, models),
             mean=(models,),
-            references=(len(self.references), size - MARKS),
+            references=(len(self.references), size),
+            family_centre=(families, size),
+            family_precision=(families, size),
             centre=(models,),
         )
 
@@ -231,8 +246,7 @@ class BoundSuccessModel:
         member_logits = self._member_logits(features, family)
         chance = sigmoid(member_logits)
         logits = model.slope * logit(chance.mean(axis=0), 1e-4) + np.float32(model.offset)
-        nearest = (embedding @ model.references.T).max(axis=1, initial=-1.0)
-        far = nearest < model.least_similarity
+        far = model.is_far(features)
         logits[far] = logit(model.mean)
         prior = family @ model.family_success
         prior[far] = model.mean
@@ -280,6 +294,19 @@ def read_features(
     np.multiply(embedding, np.float32(EMBEDDING_SCALE), out=out[:, : embedding.shape[1]])
     np.clip((marks - mark_mean) * mark_scale, -3.0, 3.0, out=out[:, embedding.shape[1] :])
     return out
+
+
+def unit(features: FloatArray) -> FloatArray:
+    """The same directions with length 1; all zero stays all zero."""
+    length = np.sqrt(np.square(features).sum(axis=1))[:, None]
+    return np.asarray(np.divide(features, length, out=np.zeros_like(features), where=length > 1e-9))
+
+
+def surprise(features: FloatArray, centre: FloatArray, precision: FloatArray) -> FloatArray:
+    """(B,) twice the negative log density, but for a constant, of features (B, n) under the best of G Gaussians."""
+    scaled = precision * centre
+    constant = (scaled * centre).sum(axis=1) - np.log(precision).sum(axis=1)
+    return np.asarray((np.square(features) @ precision.T - 2.0 * features @ scaled.T + constant).min(axis=1))
 
 
 def softmax(values: FloatArray) -> FloatArray:

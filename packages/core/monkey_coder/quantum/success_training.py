@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from monkey_coder.errors import TrainingDivergedError
 from monkey_coder.ports import FloatArray, IntArray
+from monkey_coder.quantum.family_training import choose_references, fit_families, fit_typical, name_families
 from monkey_coder.quantum.neural_networks import Models, Observation, TwoTower, build_network
 from monkey_coder.quantum.new_model import fit_logistic, learn_prior
 from monkey_coder.quantum.policy import Policy
@@ -32,17 +33,12 @@ from monkey_coder.quantum.success_model import (
     read_features,
     sigmoid,
     softmax,
+    surprise,
 )
-
-OTHER_FAMILY: Final = ""
-"""Name of the family that gathers all small ones."""
 
 _SMALL_TABLE: Final = 600
 _SMALL_BATCH: Final = 32
 _BATCH: Final = 128
-_FAMILY_REFERENCES: Final = 8
-_FAR_QUANTILE: Final = 0.01
-_CHUNK: Final = 1024
 
 Progress = Callable[[int, int, float], None]
 """Called after each epoch with the epoch (from 1), how many there may be, and the held-out loss in nats."""
@@ -88,7 +84,8 @@ class SuccessOptions:
         prior_rows: Rows that the overall mean is worth in a family.
         least_family: Rows below which families are thrown together.
         family_penalty: Strength of the pull of the family classifier's weights to 0.
-        most_references: Embeddings kept to tell what is far.
+        most_references: Training prompts kept to tell what is far.
+        far_share: Share of prompts like those of training that either test of farness may turn away, 0..1.
     """
 
     members: int = 6
@@ -103,6 +100,7 @@ class SuccessOptions:
     least_family: int = 5
     family_penalty: float = 1.0
     most_references: int = 512
+    far_share: float = 0.02
 
     def __post_init__(self) -> None:
         for knob in ("members", "least_family"):
@@ -163,7 +161,14 @@ def train_success(
     slope, offset = _platt(raw, outcomes)
     logits = (slope * raw + offset).astype(np.float32)
     centre = logits.mean(axis=0)
-    references, least_similarity = _references(data.embedding, outcomes.family, options.most_references, rng)
+    references, least_similarity = choose_references(
+        features, outcomes.family, options.most_references, options.far_share, rng
+    )
+    typical = fit_typical(features, outcomes.family, count)
+    surprises = np.empty(len(data), np.float32)
+    for fold in range(options.members):
+        part = folds == fold
+        surprises[part] = surprise(features[part], *fit_typical(features[~part], outcomes.family[~part], count))
     model = SuccessModel(
         models=tuple(data.models),
         families=outcomes.names,
@@ -176,6 +181,9 @@ def train_success(
         mean=outcomes.mean,
         references=references,
         least_similarity=least_similarity,
+        family_centre=typical[0],
+        family_precision=typical[1],
+        most_surprise=float(np.quantile(surprises, 1.0 - options.far_share)),
         network=_policy(fit.network, data.models),
         slope=slope,
         offset=offset,
@@ -228,7 +236,7 @@ class _Outcomes:
             raise ValueError(f"{len(data)} rows are too few for {options.members} members; give at least 2 for each")
         scores = np.where(known, data.scores, 0.0)
         weights = np.where(known, 1.0 if data.weights is None else data.weights, 0.0)
-        names, family = _families(data.families, options.least_family)
+        names, family = name_families(data.families, options.least_family)
         one_hot = (family[:, None] == np.arange(len(names))).astype(np.float64)
         total, squares, sums = (one_hot.T @ part for part in (weights, weights**2, weights * scores))
         mean = sums.sum(axis=0) / total.sum(axis=0)
@@ -267,34 +275,6 @@ class _Fit:
     network: TwoTower
     held_out: FloatArray
     losses: list[float]
-
-
-def fit_families(features: FloatArray, family: IntArray, count: int, penalty: float) -> tuple[FloatArray, FloatArray]:
-    """Fit a multinomial logistic regression (L-BFGS on all rows).
-
-    Args:
-        features: (N, n).
-        family: (N,) 0 to `count` - 1.
-        count: Families, G.
-        penalty: Strength of the pull of weights to 0.
-
-    Returns:
-        Weights (n, G) and biases (G,); all 0 with a single family.
-    """
-    weight = torch.zeros(features.shape[1], count, requires_grad=True)
-    bias = torch.zeros(count, requires_grad=True)
-    if count > 1:
-        x, y = torch.from_numpy(features), torch.from_numpy(family)
-        optimiser = torch.optim.LBFGS([weight, bias], max_iter=60, line_search_fn="strong_wolfe")
-
-        def closure() -> Tensor:
-            optimiser.zero_grad()
-            loss = nn.functional.cross_entropy(x @ weight + bias, y) + 0.5 * penalty / len(y) * weight.square().sum()
-            torch.autograd.backward(loss)
-            return loss
-
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return weight.detach().numpy(), bias.detach().numpy()
 
 
 def _fit_ensemble(
@@ -397,17 +377,6 @@ def _platt(logits: FloatArray, outcomes: _Outcomes) -> tuple[float, float]:
     return float(np.clip(slope, 0.25, 4.0)), float(offset)
 
 
-def _families(names: Sequence[str], least: int) -> tuple[tuple[str, ...], IntArray]:
-    """Names of families with enough rows (all others together make one), and the index of each row's."""
-    distinct, family, count = np.unique(np.asarray(names, dtype=np.str_), return_inverse=True, return_counts=True)
-    large = count >= least
-    kept = [str(name) for name in distinct[large]]
-    place = np.where(large, np.cumsum(large) - 1, len(kept))
-    if not large.all():
-        kept.append(OTHER_FAMILY)
-    return tuple(kept), place[family].astype(np.int64)
-
-
 def _folds(embedding: FloatArray, count: int, rng: np.random.Generator) -> IntArray:
     """(N,) fold of each row, at random, but the same for rows of the same text."""
     _, text = np.unique(np.ascontiguousarray(embedding), axis=0, return_inverse=True)
@@ -421,25 +390,6 @@ def _standard(marks: FloatArray) -> tuple[FloatArray, FloatArray]:
     deviation = marks.std(axis=0, dtype=np.float64)
     scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 1e-6)
     return marks.mean(axis=0, dtype=np.float64).astype(np.float32), scale.astype(np.float32)
-
-
-def _references(
-    embedding: FloatArray, family: IntArray, most: int, rng: np.random.Generator
-) -> tuple[FloatArray, float]:
-    """Embeddings of some training rows, of each family some, and how similar nearly every row is to another of them."""
-    order = rng.permutation(len(embedding))
-    rank = np.empty(len(order), np.int64)
-    by_family = order[np.argsort(family[order], kind="stable")]
-    starts = np.searchsorted(family[by_family], np.arange(family.max() + 1))
-    rank[by_family] = np.arange(len(order)) - starts[family[by_family]]
-    first = order[np.argsort(rank[order] >= _FAMILY_REFERENCES, kind="stable")][:most]
-    references = np.ascontiguousarray(embedding[first])
-    nearest = np.empty(len(embedding), np.float32)
-    for start in range(0, len(embedding), _CHUNK):
-        similar = embedding[start : start + _CHUNK] @ references.T
-        similar[similar > 1.0 - 1e-5] = -1.0  # the same text
-        nearest[start : start + _CHUNK] = similar.max(axis=1)
-    return references, float(np.quantile(nearest, _FAR_QUANTILE))
 
 
 def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

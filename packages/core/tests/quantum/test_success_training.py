@@ -10,13 +10,12 @@ import torch
 from worlds import Rows, World, log_loss
 
 from monkey_coder.errors import TrainingDivergedError
+from monkey_coder.quantum.family_training import OTHER_FAMILY
 from monkey_coder.quantum.neural_networks import Models, Observation, import_network
 from monkey_coder.quantum.success_model import logit, sigmoid
 from monkey_coder.quantum.success_training import (
-    OTHER_FAMILY,
     SuccessOptions,
     SuccessTraining,
-    fit_families,
     train_success,
 )
 
@@ -124,12 +123,6 @@ def test_small_families_are_thrown_together() -> None:
     names = ["large"] * 30 + ["a", "b", "c"] * 3 + ["d"]
     training = train_success(replace(data, families=names), HASTY, np.random.default_rng(0))
     assert training.model.families == ("large", OTHER_FAMILY)
-
-
-def test_a_single_family_needs_no_classifier() -> None:
-    weight, bias = fit_families(np.ones((5, 3), np.float32), np.zeros(5, np.int64), 1, 1.0)
-    assert not weight.any()
-    assert not bias.any()
 
 
 def test_prompts_that_come_twice_stay_in_one_fold() -> None:
