@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from monkey_coder.bootstrap import open_core
+from monkey_coder.commands.explanation import print_explanation
+from monkey_coder.errors import UnknownModelError
 from monkey_coder.models import Expected, RouteRequest, RoutingDecision
+from monkey_coder.ports import DecisionEvent
+from monkey_coder.quantum.decision_log import records_of
+from monkey_coder.quantum.explain import explain
+from monkey_coder.quantum.explanation import Explanation
+from monkey_coder.quantum.replay import Replay
+from monkey_coder.quantum.snapshot import EngineSnapshot
 from monkey_coder.settings import Settings
 from monkey_coder.validation import from_validation
 
@@ -39,6 +52,8 @@ def route(
     ] = None,
     explore: Annotated[bool, typer.Option(help="Allow trying another model to learn.")] = False,
     catalog: Annotated[Path | None, typer.Option(help="A catalog file of your own.")] = None,
+    why: Annotated[bool, typer.Option("--why", help="Explain the choice, and say where it would flip.")] = False,
+    instead: Annotated[str | None, typer.Option(help="Say why not this model; implies --why.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as the HTTP API would.")] = False,
 ) -> None:
     """Say which model should take a task, why, who came next, and who was excluded."""
@@ -67,12 +82,36 @@ def route(
     settings = Settings.from_environment(os.environ)
     if catalog is not None:
         settings = settings.model_copy(update={"catalog": catalog})
-    with open_core(settings) as core:
+    witness = _Witness()
+    with open_core(settings, [witness]) as core:
+        snapshot = core.manager.snapshot()
+        if instead is not None and instead not in snapshot.table.index:
+            near = get_close_matches(instead, snapshot.table.refs, n=3, cutoff=0.6)
+            raise UnknownModelError("--instead", instead, near)
         decision = core.manager.route(request)
+        explanation = witness.explain(snapshot, instead) if why or instead else None
     if as_json:
-        typer.echo(decision.model_dump_json(indent=2))
+        extra = {} if explanation is None else {"explanation": explanation.model_dump(mode="json")}
+        typer.echo(orjson.dumps(decision.model_dump(mode="json") | extra, option=orjson.OPT_INDENT_2))
     else:
-        _print(decision, Console())
+        console = Console()
+        _print(decision, console)
+        if explanation is not None:
+            print_explanation(explanation, console)
+
+
+@dataclass
+class _Witness:
+    """Sees the decision being made, so that it can be explained without a store."""
+
+    events: list[DecisionEvent] = field(default_factory=list)
+
+    def on_decided(self, events: Sequence[DecisionEvent]) -> None:
+        self.events.extend(events)
+
+    def explain(self, snapshot: EngineSnapshot, instead: str | None) -> Explanation:
+        (record,) = records_of(self.events, time.time())
+        return explain(record, Replay(record, snapshot), instead)
 
 
 def _given(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - option values of any type pass through to validation
