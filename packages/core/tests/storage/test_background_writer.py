@@ -1,0 +1,256 @@
+"""The writer costs the request path next to nothing, loses no outcome silently, and never raises."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+
+import pytest
+from redis_process import running_redis
+
+from monkey_coder.errors import StoreUnavailableError
+from monkey_coder.storage.background_writer import BackgroundWriter
+from monkey_coder.storage.port import START, Appended, DecisionRow, OutcomeRow, Retention
+from monkey_coder.storage.redis_store import RedisStore
+from monkey_coder.storage.sqlite_store import SqliteStore
+
+PATIENCE_S = 20.0
+
+
+def decision(number: int) -> DecisionRow:
+    return DecisionRow(f"d{number:06}", float(number), b"payload")
+
+
+def report(number: int) -> OutcomeRow:
+    return OutcomeRow(f"d{number}", "a/one", 1.0, b"payload")
+
+
+def ids_in(store) -> list[str]:
+    return [row.id for row in store.decisions((0.0, ""), 1_000_000)]
+
+
+def await_true(condition, within_s: float = PATIENCE_S) -> float:
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < within_s
+        time.sleep(0.005)
+    return time.monotonic() - started
+
+
+class Writing:
+    """A writer with its store, and the errors it told of."""
+
+    def __init__(self, store, **options) -> None:
+        self.store = store
+        self.errors: list[Exception] = []
+        self.writer = BackgroundWriter(store, self.errors.append, time.time, **options)
+
+    def __enter__(self) -> Writing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close(timeout_s=1.0)
+        self.store.close()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    with running_redis(tmp_path) as server:
+        yield server
+
+
+def on_file(path, *, retention=None, **options) -> Writing:
+    return Writing(SqliteStore(path, time.time, retention), **options)
+
+
+def on_redis(server, **options) -> Writing:
+    return Writing(RedisStore.open(server.url, time.time), **options)
+
+
+def test_a_decision_is_readable_within_a_second(store) -> None:
+    with Writing(store) as it:
+        time.sleep(0.05)
+        it.writer.put(decision(1))
+        assert await_true(lambda: it.store.decision("d000001") == b"payload") < 1.0
+        assert it.errors == []
+        assert it.writer.waiting == 0
+
+
+def test_an_outcome_is_durable_when_its_future_is_done(store) -> None:
+    with Writing(store) as it:
+        started = time.monotonic()
+        assert it.writer.put_outcome(report(1)).result(PATIENCE_S) == Appended.NEW
+        assert time.monotonic() - started < 0.5
+        assert it.writer.put_outcome(report(1)).result(PATIENCE_S) == Appended.DUPLICATE
+        assert [outcome.row for outcome in it.store.read_outcomes(START, 10)] == [report(1)]
+
+
+def test_taking_a_row_costs_the_caller_less_than_20_microseconds(path) -> None:
+    rows = [decision(number) for number in range(20_000)]
+    with on_file(path) as it:
+        started = time.perf_counter()
+        for row in rows:
+            it.writer.put(row)
+        assert (time.perf_counter() - started) / len(rows) < 20e-6
+        it.writer.close()
+        assert len(ids_in(it.store)) == len(rows)
+
+
+def test_rows_may_be_made_in_the_thread_of_the_writer(path) -> None:
+    made_in: list[str] = []
+
+    def make() -> DecisionRow:
+        made_in.append(threading.current_thread().name)
+        return decision(1)
+
+    with on_file(path) as it:
+        it.writer.put(make)
+        await_true(lambda: ids_in(it.store) == ["d000001"])
+    assert made_in == ["store-writer"]
+
+
+def test_closing_writes_what_waits(path) -> None:
+    with on_file(path, flush_every_s=60.0) as it:
+        for number in range(5_000):
+            it.writer.put(decision(number))
+        futures = [it.writer.put_outcome(report(number)) for number in range(100)]
+        it.writer.close()
+        assert len(ids_in(it.store)) == 5_000
+        assert [future.result(0) for future in futures] == [Appended.NEW] * 100
+        assert it.writer.dropped == 0
+
+
+def test_after_closing_decisions_are_counted_and_outcomes_refused(path) -> None:
+    with on_file(path) as it:
+        it.writer.close()
+        it.writer.put(decision(1))
+        assert (it.writer.dropped, it.writer.waiting) == (1, 0)
+        with pytest.raises(StoreUnavailableError):
+            it.writer.put_outcome(report(1)).result(0)
+        it.writer.close()
+
+
+def test_many_threads_put_at_once(path) -> None:
+    with on_file(path) as it:
+
+        def work(start: int) -> None:
+            for number in range(start, start + 500):
+                it.writer.put(decision(number))
+                futures.append(it.writer.put_outcome(report(number)))
+
+        futures: list = []
+        threads = [threading.Thread(target=work, args=[1_000 * number]) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {future.result(PATIENCE_S) for future in futures} == {Appended.NEW}
+        it.writer.close()
+        assert len(ids_in(it.store)) == 2_000
+        assert len(it.store.read_outcomes(START, 10_000)) == 2_000
+
+
+def test_during_an_outage_the_oldest_decisions_go_and_the_newest_are_written_later(own_server) -> None:
+    with on_redis(own_server, max_decisions=100, flush_every_s=0.02) as it:
+        own_server.kill()
+        for number in range(1_000):
+            it.writer.put(decision(number))
+        await_true(lambda: it.errors)
+        assert all(isinstance(error, StoreUnavailableError) for error in it.errors)
+        assert it.writer.dropped + it.writer.waiting == 1_000
+        own_server.start()
+        await_true(lambda: it.writer.waiting == 0)
+        kept = ids_in(it.store)
+        assert kept[-100:] == [f"d{number:06}" for number in range(900, 1_000)]
+        assert len(kept) == 1_000 - it.writer.dropped
+
+
+def test_during_an_outage_outcomes_fail_at_once_and_are_taken_again_after_it(own_server) -> None:
+    with on_redis(own_server) as it:
+        own_server.kill()
+        with pytest.raises(StoreUnavailableError):
+            it.writer.put_outcome(report(1)).result(PATIENCE_S)
+        own_server.start()
+        assert it.writer.put_outcome(report(1)).result(PATIENCE_S) == Appended.NEW
+
+
+def test_closing_during_an_outage_gives_up_in_time_and_counts(own_server) -> None:
+    with on_redis(own_server, flush_every_s=0.02) as it:
+        own_server.kill()
+        for number in range(10):
+            it.writer.put(decision(number))
+        started = time.monotonic()
+        it.writer.close(timeout_s=0.3)
+        assert time.monotonic() - started < 5.0
+        assert (it.writer.dropped, it.writer.waiting) == (10, 0)
+
+
+def test_too_many_waiting_outcomes_are_refused_and_never_dropped(own_server) -> None:
+    with on_redis(own_server, max_outcomes=5) as it, own_server.client() as client:
+        client.execute_command("CLIENT", "PAUSE", 500, "WRITE")
+        futures = [it.writer.put_outcome(report(number)) for number in range(50)]
+        results = [future.exception(PATIENCE_S) for future in futures]
+        refused = [error for error in results if error]
+        assert refused
+        assert all("faster than they can be stored" in str(error) for error in refused)
+        assert len(it.store.read_outcomes(START, 100)) == len(results) - len(refused)
+
+
+def test_an_impossible_row_takes_no_other_with_it(store) -> None:
+    def fails() -> DecisionRow:
+        raise RuntimeError("cannot be encoded")
+
+    with Writing(store, flush_every_s=0.1) as it:
+        for row in (decision(1), DecisionRow("\ud800", 2.0, b""), fails, DecisionRow("nan", float("nan"), b"")):
+            it.writer.put(row)
+        it.writer.put(decision(2))
+        futures = [it.writer.put_outcome(row) for row in (report(1), OutcomeRow("\ud800", "a/one", 1.0, b""))]
+        assert futures[0].result(PATIENCE_S) == Appended.NEW
+        assert isinstance(futures[1].exception(PATIENCE_S), ValueError)
+        await_true(lambda: it.writer.waiting == 0)
+        assert ids_in(it.store) == ["d000001", "d000002"]
+        assert it.writer.dropped == 3
+        assert len(it.errors) == 4
+
+
+def test_a_listener_that_fails_does_not_end_the_writing(path, caplog) -> None:
+    def fail(error: Exception) -> None:
+        raise RuntimeError("no pager")
+
+    with closing(SqliteStore(path, time.time)) as store:
+        writer = BackgroundWriter(store, fail, time.time, flush_every_s=0.02)
+        writer.put(DecisionRow("\ud800", 1.0, b""))
+        await_true(lambda: writer.dropped == 1)
+        writer.put(decision(1))
+        writer.close()
+        assert ids_in(store) == ["d000001"]
+    assert "error listener" in caplog.text
+
+
+def test_the_store_is_kept_within_its_bounds(path) -> None:
+    retention = Retention(max_decisions=50, max_decision_age_s=1e12, max_outcomes=10)
+    with on_file(path, retention=retention, flush_every_s=0.02, trim_every_s=0.05) as it:
+        for number in range(5_000):
+            it.writer.put(decision(number))
+        it.writer.put_outcome(report(1))
+        await_true(lambda: it.writer.waiting == 0)
+        await_true(lambda: len(ids_in(it.store)) == 50)
+        assert ids_in(it.store)[-1] == "d004999"
+        assert it.errors == []
+
+
+def test_a_store_that_was_closed_too_early_is_told_of(path) -> None:
+    with on_file(path, flush_every_s=0.02, trim_every_s=0.02) as it:
+        it.store.close()
+        it.writer.put(decision(1))
+        await_true(lambda: len(it.errors) >= 2)
+        assert {type(error) for error in it.errors} == {StoreUnavailableError}
+        assert it.writer.waiting == 1
+        with pytest.raises(StoreUnavailableError, match="closed"):
+            it.writer.put_outcome(report(1)).result(PATIENCE_S)
