@@ -26,6 +26,7 @@ run: $(READY) ## Serve on 127.0.0.1:8000 (PORT=8010, WORKERS=2)
 	$(BIN)/monkey-coder serve --host $(HOST) --port $(PORT) --workers $(WORKERS)
 
 test: $(READY) ## Run all tests with coverage
+	scripts/system_packages redis-server
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q
 	$(BIN)/coverage combine --quiet
