@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 from monkey_coder.quantum.embedding import StaticEmbedder
+
+if TYPE_CHECKING:
+    from monkey_coder.quantum.training_pipeline import TrainedPolicy
 
 # A loaded machine must not turn a slow example into a failure; the number of examples bounds the time instead.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -16,3 +21,13 @@ settings.load_profile("patient")
 def static_embedder() -> StaticEmbedder:
     """The embedder that serves, with its 30 MB of vectors."""
     return StaticEmbedder.load()
+
+
+@pytest.fixture(scope="session")
+def trained_policy() -> TrainedPolicy:
+    """A policy trained in the world of `colours`, for episodes of up to three attempts."""
+    from colours import colour_tasks, quick  # torch takes seconds to import, and most tests do without it
+
+    from monkey_coder.quantum.training_pipeline import train
+
+    return train(colour_tasks(240), quick())

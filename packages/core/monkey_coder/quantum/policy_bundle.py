@@ -82,10 +82,10 @@ class PolicyBundle:
                 f"{directory} was trained on state encoding {manifest.get('encoding')!r}, this engine speaks "
                 f"{ENCODING_VERSION!r}: retrain"
             )
-        for name, digest in manifest["files"].items():
-            if sha256(_read(directory, name)).hexdigest() != digest:
-                raise PolicyError(f"{directory / name} is damaged: restore it, or choose another policy")
         try:
+            for name, digest in manifest["files"].items():
+                if sha256(_read(directory, name)).hexdigest() != digest:
+                    raise PolicyError(f"{directory / name} is damaged: restore it, or choose another policy")
             parts = TrainedParts(
                 success=SuccessModel.from_arrays(*_arrays(directory, "success", manifest)),
                 belief=Belief.from_arrays(*_arrays(directory, "belief", manifest)),
@@ -97,7 +97,7 @@ class PolicyBundle:
             )
             memory = OutcomeMemory.from_arrays(*_arrays(directory, "memory", manifest))
             trust = {str(name): float(value) for name, value in manifest["reliability"].items()}
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PolicyError(
                 f"{directory} cannot be read as a policy ({error!r}): choose another, or retrain"
             ) from error

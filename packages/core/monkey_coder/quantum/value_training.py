@@ -32,10 +32,9 @@ from monkey_coder.quantum.training_monitor import (
     Verdict,
     action_entropy,
     judge,
-    largest_return,
 )
 from monkey_coder.quantum.training_options import WEIGHT_GRID, TrainOptions
-from monkey_coder.quantum.training_validation import Expectations, follow_network, grid, worth
+from monkey_coder.quantum.training_validation import Expectations, Observed, follow_network, grid, worth
 
 Progress = Callable[[str, int, int, str], None]
 """Told what is being done, how many steps of how many are done, and how it looks; may raise to stop."""
@@ -46,8 +45,8 @@ SURE: Final = 2.0
 LEAST_HELD_OUT: Final = 100
 """With fewer held-out tasks the lookahead is served: among a few dozen, a dozen looks find a lucky network."""
 
-_LARGEST_WEIGHT: Final = 40.0
-"""Largest cost weight that simulated episodes draw."""
+LARGEST_ADDITION: Final = 1.0
+"""Successes that any policy can be worth more or less than the lookahead: a network that adds more has diverged."""
 
 
 class Control(Protocol):
@@ -65,7 +64,7 @@ class ValueTraining:
     Attributes:
         agent: As it was at its last step: training can go on from it.
         network: The weights that were best on held-out tasks, for serving.
-        points: What was measured, step by step.
+        points: What was measured, step by step; `max_abs_q` is the most that the network added to a lookahead.
         verdict: Why the run ended.
         chosen_step: Gradient steps of the weights that were chosen; 0: the lookahead was not beaten.
         lookahead: Utility of the lookahead alone on the held-out tasks, to which `points` compare.
@@ -133,7 +132,10 @@ def train_value(
             verdict = run.measure(reports)
             reports = []
             if verdict.status == "diverged":
-                raise TrainingDivergedError(f"{verdict.reason}; nothing was published: lower the learning rate")
+                raise TrainingDivergedError(
+                    f"what the value network adds to the lookahead: {verdict.reason}; nothing was published: "
+                    "lower the learning rate"
+                )
             if verdict.status == "converged":
                 return run.result(verdict)
     return run.result(Verdict("converged", f"step {agent.steps}: all {options.steps} steps are made"))
@@ -161,15 +163,20 @@ class _Run:
         self._rows, self._weight = grid(len(held_out), WEIGHT_GRID if held_out.cost_ref > 0.0 else WEIGHT_GRID[:1])
         self._first = agent.steps
         self._points: list[TrainingPoint] = []
-        lowest = -_LARGEST_WEIGHT * _dearest(held_out)
-        self._bound = largest_return(lowest, 1.0, options.dqn.discount, held_out.attempts)
         self._lookahead = self._utility(follow_network(held_out, self._rows, self._weight, None))
         self._best_gain, self._best, self._best_step = 0.0, _network(_silenced(agent), refs, features), 0
 
     def measure(self, reports: Sequence[LearnReport]) -> Verdict:
         """Validate the network as it is, keep it if it is the best so far, and judge the run."""
         agent = self._agent
-        tried = follow_network(self._world, self._rows, self._weight, agent.q_values)
+        added = [0.0]
+
+        def valued(seen: Observed) -> FloatArray:
+            q = agent.q_values(seen)
+            added.append(float(np.abs(q - seen["base"])[seen["candidates"]].max()))
+            return q
+
+        tried = follow_network(self._world, self._rows, self._weight, valued)
         utility = self._utility(tried)
         gain, doubt = self._gain(utility)
         if len(self._world) >= LEAST_HELD_OUT and gain - SURE * doubt > self._best_gain:
@@ -178,14 +185,14 @@ class _Run:
         point = TrainingPoint(
             step=agent.steps,
             loss=float(np.mean([report.loss for report in reports])) if reports else 0.0,
-            max_abs_q=max((report.max_abs_q for report in reports), default=0.0),
+            max_abs_q=float(np.max(added)),
             validation_reward=float(utility.mean()),
             action_entropy=action_entropy(tried[:, 0], self._world.scores.shape[1]),
         )
         if reports:
             self._points.append(point)
         self._progress("value network", agent.steps - self._first, self._options.steps, f"gain {gain:+.4f}")
-        return judge(self._points, self._bound, self._options.monitor)
+        return judge(self._points, LARGEST_ADDITION, self._options.monitor)
 
     def result(self, verdict: Verdict) -> ValueTraining:
         """Give the best weights."""
@@ -208,11 +215,6 @@ class _Run:
 
 def _can_learn(world: World, options: TrainOptions) -> bool:
     return options.steps > 0 and len(world) > 0 and min(world.attempts, world.scores.shape[1]) > EXACT_UP_TO
-
-
-def _dearest(world: World) -> float:
-    """Largest expected cost in units of the reference cost."""
-    return float(world.expected_cost.max()) / world.cost_ref if world.cost_ref > 0.0 else 0.0
 
 
 def _buffer(config: DQNConfig, models: int) -> ExperienceBuffer:

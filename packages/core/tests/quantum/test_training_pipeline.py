@@ -23,11 +23,6 @@ from monkey_coder.quantum.training_pipeline import TrainedPolicy, train
 from monkey_coder.quantum.training_plots import draw_card
 
 
-@pytest.fixture(scope="module")
-def trained() -> TrainedPolicy:
-    return train(colour_tasks(240), quick())
-
-
 def first_choices(trained: TrainedPolicy, per_usd: float) -> dict[str, str]:
     """What the policy would try first for a prompt of each colour."""
     requests = [RouteRequest(request=ExecuteRequest(prompt=f"make it {colour}, number 5 7")) for colour in COLOURS]
@@ -75,16 +70,16 @@ def policy_utility(trained: TrainedPolicy, fresh: OutcomeData, attempts: int, pe
     return float(value.mean())
 
 
-def test_reading_the_prompt_beats_the_best_fixed_ladder(trained: TrainedPolicy) -> None:
+def test_reading_the_prompt_beats_the_best_fixed_ladder(trained_policy: TrainedPolicy) -> None:
     learning, fresh = colour_tasks(240), colour_tasks(400, seed=1)
     per_usd = 2.0  # the dear model costs 0.4 of a success, the others 0.04
-    ours = policy_utility(trained, fresh, 3, per_usd)
+    ours = policy_utility(trained_policy, fresh, 3, per_usd)
     theirs = ladder_utility(learning, fresh, 3, per_usd)
     assert ours > theirs + 0.05
 
 
-def test_each_prompt_gets_the_model_it_asks_for(trained: TrainedPolicy) -> None:
-    assert first_choices(trained, per_usd=2.0) == {colour: f"made/{colour}" for colour in COLOURS}
+def test_each_prompt_gets_the_model_it_asks_for(trained_policy: TrainedPolicy) -> None:
+    assert first_choices(trained_policy, per_usd=2.0) == {colour: f"made/{colour}" for colour in COLOURS}
 
 
 def test_what_cannot_be_read_is_not_pretended() -> None:
@@ -94,15 +89,15 @@ def test_what_cannot_be_read_is_not_pretended() -> None:
     assert gain["low"] <= gain["mean"] <= gain["high"]
 
 
-def test_trust_goes_to_those_who_read(trained: TrainedPolicy) -> None:
-    trust = trained.reliability
+def test_trust_goes_to_those_who_read(trained_policy: TrainedPolicy) -> None:
+    trust = trained_policy.reliability
     assert set(trust) == {"dqn", "memory", "task_optimized", "cost_efficient", "performance", "balanced"}
     assert all(0.0 <= value <= 1.0 for value in trust.values())
     assert trust["dqn"] > max(trust[name] for name in ("task_optimized", "cost_efficient", "performance", "balanced"))
 
 
-def test_the_value_network_is_never_worse_than_the_lookahead_where_it_was_chosen(trained: TrainedPolicy) -> None:
-    assert trained.card["validation"]["gain_over_lookahead"]["mean"] >= -1e-6
+def test_the_value_network_is_never_worse_than_the_lookahead_where_it_was_chosen(trained_policy: TrainedPolicy) -> None:
+    assert trained_policy.card["validation"]["gain_over_lookahead"]["mean"] >= -1e-6
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
@@ -155,11 +150,11 @@ def logged(count: int, seed: int) -> OutcomeData:
     return outcomes_of_log(log, MODELS)
 
 
-def test_a_log_of_bad_choices_teaches_what_full_information_does(trained: TrainedPolicy) -> None:
+def test_a_log_of_bad_choices_teaches_what_full_information_does(trained_policy: TrainedPolicy) -> None:
     learned = train(logged(800, seed=3), quick(attempts=1))
-    assert first_choices(learned, per_usd=2.0) == first_choices(trained, per_usd=2.0)
+    assert first_choices(learned, per_usd=2.0) == first_choices(trained_policy, per_usd=2.0)
     success = {}
-    for name, policy in (("full", trained), ("log", learned)):
+    for name, policy in (("full", trained_policy), ("log", learned)):
         data = colour_tasks(120, seed=4)
         bound = policy.parts.success.bind(MODELS.refs)
         success[name] = bound.estimate(data.states, data.embedding, MODELS.success[data.task]).success
@@ -168,8 +163,8 @@ def test_a_log_of_bad_choices_teaches_what_full_information_does(trained: Traine
     assert np.abs(success["log"] - success["full"]).mean() < 0.12
 
 
-def test_a_fresh_batch_goes_on_from_the_earlier_agent(trained: TrainedPolicy) -> None:
-    start = trained.start
+def test_a_fresh_batch_goes_on_from_the_earlier_agent(trained_policy: TrainedPolicy) -> None:
+    start = trained_policy.start
     more = train(joined([colour_tasks(60), colour_tasks(60, seed=2)]), quick(), start=start)
     assert more.agent.steps > start.agent.steps
     assert more.parts.network is not None
@@ -237,8 +232,8 @@ def test_a_person_can_stop_a_run_and_keeps_the_best_so_far() -> None:
     assert trained.parts.network is not None
 
 
-def test_the_card_tells_what_was_done_and_can_be_drawn(trained: TrainedPolicy) -> None:
-    card = json.loads(json.dumps(trained.card))
+def test_the_card_tells_what_was_done_and_can_be_drawn(trained_policy: TrainedPolicy) -> None:
+    card = json.loads(json.dumps(trained_policy.card))
     assert card["data"]["tasks"] == 240
     assert card["data"]["models"] == list(MODELS.refs)
     assert card["options"] == json.loads(json.dumps(asdict(quick())))
