@@ -36,6 +36,7 @@ from monkey_coder.quantum.success_model import (
     surprise,
 )
 
+_FIRST_VECTORS: Final = 0.25
 _SMALL_TABLE: Final = 600
 _SMALL_BATCH: Final = 32
 _BATCH: Final = 128
@@ -291,7 +292,7 @@ def _fit_ensemble(
     shape = NetworkShape(state=inputs.shape[1], model=NO_FEATURES, slots=prior.shape[1])
     network = build_network(_config(options), shape, generator)
     with torch.no_grad():
-        network.slot_vector.normal_(0.0, 0.1, generator=generator)
+        network.slot_vector.normal_(0.0, _FIRST_VECTORS, generator=generator)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, foreach=True
     )
