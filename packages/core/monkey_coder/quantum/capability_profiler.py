@@ -54,8 +54,8 @@ class ProfileOptions:
         remembered: Latest outcomes that can still be unlearned; older ones have mostly faded anyway.
     """
 
-    own_fade: float = 0.98
-    silent_fade: float = 0.992
+    own_fade: float = 0.99
+    silent_fade: float = 0.99
     prior_cap: float = 10.0
     doubt: float = 3.0
     doubt_after: float = 10.0
@@ -104,6 +104,7 @@ class TaskProfile:
         low: Lower end of its 90% interval.
         high: Upper end.
         evidence: Outcomes that it is worth, the prior's included.
+        seen: Outcomes behind it that have not faded yet, without the prior.
         output_tokens: Usual length of an answer; None before there was one.
     """
 
@@ -113,6 +114,7 @@ class TaskProfile:
     low: float
     high: float
     evidence: float
+    seen: float
     output_tokens: float | None
 
 
@@ -250,6 +252,7 @@ class Profiles:
         column = base.index[ref]
         success, evidence = (array[:, column] for array in self._chances(base))
         low, high = wilson(success, evidence)
+        behind = self._gathered(base, "success")[0].sum(axis=0)[:, column]
         length, seen = self._mean(base, "tokens", np.zeros(base.success.shape), 0.0)
         return tuple(
             TaskProfile(
@@ -259,6 +262,7 @@ class Profiles:
                 low=float(low[row]),
                 high=float(high[row]),
                 evidence=float(evidence[row]),
+                seen=float(behind[row]),
                 output_tokens=math.exp(length[row, column]) if seen[row, column] > 0 else None,
             )
             for row, task in enumerate(TASK_TYPES)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -54,3 +55,26 @@ class EngineSnapshot:
     def model_names(self) -> tuple[str, ...]:
         """Refs without their providers."""
         return tuple(ref.partition("/")[2] for ref in self.table.refs)
+
+
+class LiveSnapshot:
+    """The snapshot of the moment: whoever asks gets it whole, whoever learns swaps it whole.
+
+    Args:
+        first: What to begin with.
+    """
+
+    def __init__(self, first: EngineSnapshot) -> None:
+        self._now = first
+        self._lock = threading.Lock()
+
+    def __call__(self) -> EngineSnapshot:
+        """Return the present snapshot; never waits."""
+        return self._now
+
+    def update(self, change: Callable[[EngineSnapshot], EngineSnapshot]) -> None:
+        """Replace the snapshot by what `change` makes of it; one change at a time, so that none is lost."""
+        with self._lock:
+            fresh = change(self._now)
+            _ = fresh.model_features, fresh.model_names, fresh.table.index  # made here, not in the next batch
+            self._now = fresh

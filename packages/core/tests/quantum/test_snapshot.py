@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 from builders import Model, table
 
 from monkey_coder.models import TASK_TYPES
-from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot
+from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.state_encoder import encode_models
 
 TABLE = table(Model("openrouter/vendor/model-1"), Model("a/b"))
@@ -35,3 +36,16 @@ def test_nobody_can_change_it_under_a_running_batch() -> None:
         snapshot.collapse = "combined"  # type: ignore[misc]
     with pytest.raises(TypeError):
         snapshot.epsilon["general"] = 1.0  # type: ignore[index]
+
+
+def test_changes_made_at_the_same_time_are_all_kept() -> None:
+    live = LiveSnapshot(EngineSnapshot(table=table(), strategies={}, config_version=0))
+
+    def count() -> None:
+        for _ in range(200):
+            live.update(lambda now: replace(now, config_version=now.config_version + 1))
+
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(4):
+            threads.submit(count)
+    assert live().config_version == 800
