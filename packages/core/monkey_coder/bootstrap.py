@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -22,10 +22,12 @@ from prometheus_client import CollectorRegistry
 from monkey_coder.catalog.catalog import Catalog, load_catalog
 from monkey_coder.core.routing import AdvancedRouter
 from monkey_coder.errors import RouterError, SettingsError
+from monkey_coder.following import Following, follow, running
 from monkey_coder.models import TASK_TYPES, ExecuteRequest, RouteRequest
-from monkey_coder.ports import Strategy
+from monkey_coder.ports import DecisionListener, Strategy
 from monkey_coder.quantum.answers import Answer
 from monkey_coder.quantum.batching import Batcher
+from monkey_coder.quantum.decision_log import DecisionLog
 from monkey_coder.quantum.embedding import StaticEmbedder
 from monkey_coder.quantum.gates import apply_gates
 from monkey_coder.quantum.identifiers import SignedIds
@@ -35,14 +37,21 @@ from monkey_coder.quantum.performance_monitor import Alert, PerformanceMonitor
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.reward import worth
 from monkey_coder.quantum.routing_strategies import objective_strategies
-from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot
+from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.thread_manager import ThreadManager
 from monkey_coder.settings import Settings
+from monkey_coder.storage.absence import StoreHealth, open_or_do_without
+from monkey_coder.storage.background_writer import BackgroundWriter
+from monkey_coder.storage.port import Store
 
 SECRET_BYTES = 32
 FRONT_DOOR_THREADS = 4
 WORKERS_PER_STRATEGY = 1 + FRONT_DOOR_THREADS
 """As many as there are callers at once, so that one hung strategy leaves the others their workers."""
+MOST_UNWRITTEN = 10_000
+"""Decisions kept in memory while the store is away; it takes a second or two of full load to make so many."""
+LAST_WRITES_S = 3.0
+"""How long a process that ends waits for a store that is away."""
 STRATEGY_GROUP = "monkey_coder.strategies"
 """Entry point group in which a package announces strategies of its own."""
 
@@ -56,6 +65,7 @@ class Core:
     Attributes:
         settings: As started.
         catalog: The models.
+        live: What the next batch rests on.
         manager: The quantum engine.
         router: Gary8D with the feature flag.
         metrics: Series of this process.
@@ -65,6 +75,7 @@ class Core:
 
     settings: Settings
     catalog: Catalog
+    live: LiveSnapshot
     manager: QuantumRoutingManager
     router: AdvancedRouter
     metrics: MetricsCollector
@@ -74,13 +85,19 @@ class Core:
 
 @dataclass(frozen=True)
 class Engine(Core):
-    """The same with a batcher in front, for an event loop.
+    """The same with a batcher in front, for an event loop, and with what outlives the process.
 
     Attributes:
         batcher: Decides off the event loop.
+        store: Shared by all processes of the deployment; its methods may wait, so call them from a thread.
+        writer: Writes to it in the background.
+        following: Learns from the outcomes in it.
     """
 
     batcher: Batcher[RouteRequest, Answer | RouterError]
+    store: Store
+    writer: BackgroundWriter
+    following: Following
 
 
 def plugged_in_strategies(entries: Iterable[EntryPoint] | None = None) -> tuple[Strategy, ...]:
@@ -117,8 +134,12 @@ def _note_alert(metrics: MetricsCollector, alert: Alert) -> None:
 
 
 @contextmanager
-def open_core(settings: Settings) -> Iterator[Core]:
+def open_core(settings: Settings, listeners: Sequence[DecisionListener] = ()) -> Iterator[Core]:
     """Build everything that decides.
+
+    Args:
+        settings: From the environment.
+        listeners: Who else shall be told of decisions.
 
     Raises:
         CatalogError: The catalog cannot be used.
@@ -130,41 +151,51 @@ def open_core(settings: Settings) -> Iterator[Core]:
         metrics = MetricsCollector(registry)
         monitor = PerformanceMonitor(on_alert=partial(_note_alert, metrics))
         strategies = {strategy.name: strategy for strategy in (*objective_strategies(), *plugged_in_strategies())}
-        snapshot = EngineSnapshot(
-            table=table,
-            strategies=MappingProxyType(strategies),
-            collapse=settings.collapse,
-            epsilon=MappingProxyType(dict.fromkeys(TASK_TYPES, DEFAULT_EPSILON if settings.explore else 0.0)),
+        live = LiveSnapshot(
+            EngineSnapshot(
+                table=table,
+                strategies=MappingProxyType(strategies),
+                collapse=settings.collapse,
+                epsilon=MappingProxyType(dict.fromkeys(TASK_TYPES, DEFAULT_EPSILON if settings.explore else 0.0)),
+            )
         )
         threads = ThreadManager(WORKERS_PER_STRATEGY * len(strategies), time.monotonic)
         stack.callback(threads.close)
         ids = SignedIds(deployment_secret(settings.state_dir), time.time, os.urandom)
         gary8d = partial(AdvancedRouter, table, gate=apply_gates, worth=worth, interval=wilson, make_ids=ids.make)
         manager = QuantumRoutingManager(
-            snapshot=lambda: snapshot,
+            snapshot=live,
             embedder=StaticEmbedder.load(),
             threads=threads,
             ids=ids,
             heuristic=gary8d().heuristic,
             clock=time.monotonic,
             rng=np.random.default_rng(),
-            listeners=(metrics, monitor),
+            listeners=(metrics, monitor, *listeners),
         )
         callers = ThreadPoolExecutor(FRONT_DOOR_THREADS, thread_name_prefix="front-door")
         stack.callback(callers.shutdown, wait=False, cancel_futures=True)
         router = gary8d(engine=manager, quantum_enabled=settings.quantum, executor=callers)
-        yield Core(settings, catalog, manager, router, metrics, monitor, registry)
+        yield Core(settings, catalog, live, manager, router, metrics, monitor, registry)
 
 
 @asynccontextmanager
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Build everything that a web process needs, and close it in reverse order, also when that fails half way."""
     async with AsyncExitStack() as stack:
-        core = stack.enter_context(open_core(settings))
+        store = open_or_do_without(settings.state_dir, time.time)
+        stack.callback(store.close)
+        health = StoreHealth(time.monotonic)
+        writer = BackgroundWriter(store, health.on_error, time.time, max_decisions=MOST_UNWRITTEN)
+        stack.callback(writer.close, LAST_WRITES_S)
+        core = stack.enter_context(open_core(settings, [DecisionLog(writer.put, time.time)]))
+        following = follow(store, core.live, core.monitor, core.manager.ids.issued_at)
+        core.manager.listeners = (*core.manager.listeners, following.providers, following.follower.recent)
+        await stack.enter_async_context(running(following.follower))
         executor = ThreadPoolExecutor(1, thread_name_prefix="decide")
         stack.callback(executor.shutdown)
         batcher: Batcher[RouteRequest, Answer | RouterError] = Batcher(
-            core.manager.decide,
+            partial(decide_and_say, core.manager.decide, health),
             executor,
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
@@ -175,7 +206,22 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         batching = jobs.create_task(batcher.run(), name="batching")
         stack.callback(batching.cancel)
         await batcher.submit(_WARM_UP)
-        yield Engine(**{field.name: getattr(core, field.name) for field in fields(core)}, batcher=batcher)
+        of_core = {field.name: getattr(core, field.name) for field in fields(core)}
+        yield Engine(**of_core, batcher=batcher, store=store, writer=writer, following=following)
+
+
+def decide_and_say(
+    decide: Callable[[Sequence[RouteRequest]], list[Answer | RouterError]],
+    health: StoreHealth,
+    requests: Sequence[RouteRequest],
+) -> list[Answer | RouterError]:
+    """Decide a batch; while the store is failing, every answer says so."""
+    answers = decide(requests)
+    if health.failing:
+        for answer in answers:
+            if not isinstance(answer, RouterError):
+                answer["degraded"] = [*answer["degraded"], "store"]
+    return answers
 
 
 _WARM_UP = RouteRequest(request=ExecuteRequest(prompt="Warm up: load what the first request would wait for."))

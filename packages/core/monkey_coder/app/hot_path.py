@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from monkey_coder.app.feedback import FEEDBACK_BATCH_PATH, FEEDBACK_PATH, respond_feedback, respond_feedback_batch
 from monkey_coder.app.problems import INTERNAL, error_response
 from monkey_coder.bootstrap import Engine
 from monkey_coder.errors import BodyTooLargeError, RouterError
@@ -25,6 +26,8 @@ from monkey_coder.validation import from_validation
 
 PATH: Final = "/v1/quantum/route"
 BATCH_PATH: Final = "/v1/quantum/route/batch"
+
+_FEEDBACK: Final = {FEEDBACK_PATH: respond_feedback, FEEDBACK_BATCH_PATH: respond_feedback_batch}
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +72,16 @@ class Front:
             except ClientGoneError:
                 return
             await response(scope, receive, send)
+        elif scope["path"] in _FEEDBACK and scope["method"] == "POST":
+            response = await _FEEDBACK[scope["path"]](body, content_type(scope), self._engine())
+            await response(scope, receive, send)
         else:
             await self.app(scope, _replay(body, receive), send)
+
+
+def content_type(scope: Scope) -> str:
+    """What a request says its body is; empty where it says nothing."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
 
 
 async def respond(body: bytes, engine: Engine, receive: Receive) -> Response:

@@ -17,11 +17,25 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from monkey_coder import __version__
+from monkey_coder.app import decisions
+from monkey_coder.app.feedback import FEEDBACK_BATCH_PATH, FEEDBACK_PATH, respond_feedback, respond_feedback_batch
 from monkey_coder.app.hot_path import BATCH_PATH, PATH, Front, parse, respond, respond_batch
 from monkey_coder.app.problems import INTERNAL, MEDIA_TYPE, error_response, problem_response
+from monkey_coder.app.providers import OVERRIDE_PATH, PROVIDERS_PATH, override_provider, provider_reports
 from monkey_coder.bootstrap import Engine, open_engine
 from monkey_coder.errors import RouterError
-from monkey_coder.models import Problem, RouteBatchAnswer, RouteBatchRequest, RouteRequest, RoutingDecision
+from monkey_coder.models import (
+    FeedbackAnswer,
+    FeedbackBatchAnswer,
+    FeedbackBatchRequest,
+    FeedbackRequest,
+    OverrideRequest,
+    Problem,
+    RouteBatchAnswer,
+    RouteBatchRequest,
+    RouteRequest,
+    RoutingDecision,
+)
 from monkey_coder.settings import Settings
 from monkey_coder.validation import from_mistakes
 
@@ -78,6 +92,8 @@ def create_app(
     )
     _add_error_handlers(api)
     _add_endpoints(api)
+    _add_learning_endpoints(api)
+    api.include_router(decisions.router)
     api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return Front(api, lambda: api.state.engine, settings.max_body_bytes)
 
@@ -146,7 +162,44 @@ def _add_endpoints(api: FastAPI) -> None:
 
     @api.get("/metrics", summary="Prometheus metrics")
     async def metrics(engine: RunningEngine) -> Response:
+        for told in engine.following.providers.report():
+            engine.metrics.on_provider(told.breaker.name, available=told.available, breaker=told.breaker.state)
         return Response(generate_latest(engine.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_learning_endpoints(api: FastAPI) -> None:
+    one, many = "Tell what became of a decision", "The same for up to 1,000 reports"
+    known: dict[int | str, dict[str, Any]] = {200: {"description": "Known already; no effect"}}
+
+    @api.post(
+        FEEDBACK_PATH,
+        summary=one,
+        status_code=202,
+        responses=known,
+        response_model=FeedbackAnswer,
+        openapi_extra=_body(FeedbackRequest),
+    )
+    async def feedback(request: Request, engine: RunningEngine) -> Response:
+        return await respond_feedback(await request.body(), request.headers.get("content-type", ""), engine)
+
+    @api.post(
+        FEEDBACK_BATCH_PATH,
+        summary=many,
+        status_code=202,
+        responses=known,
+        response_model=FeedbackBatchAnswer,
+        openapi_extra=_body(FeedbackBatchRequest),
+    )
+    async def feedback_batch(request: Request, engine: RunningEngine) -> Response:
+        return await respond_feedback_batch(await request.body(), request.headers.get("content-type", ""), engine)
+
+    @api.get(PROVIDERS_PATH, summary="Health, breakers and overrides of all providers")
+    async def providers(engine: RunningEngine) -> dict[str, Any]:
+        return provider_reports(engine)
+
+    @api.post(OVERRIDE_PATH, summary="Drain a provider, force it, or leave it to the breakers")
+    async def override(name: str, wanted: OverrideRequest, engine: RunningEngine) -> dict[str, Any]:
+        return await run_in_threadpool(override_provider, engine, name, wanted)
 
 
 def _add_error_handlers(api: FastAPI) -> None:
@@ -179,7 +232,7 @@ def _openapi(api: FastAPI) -> dict[str, Any]:
     if api.openapi_schema is None:
         document = get_openapi(title=api.title, version=api.version, routes=api.routes)
         schemas = document["components"]["schemas"]
-        for read_by_hand in (RouteRequest, RouteBatchRequest, Problem):
+        for read_by_hand in (RouteRequest, RouteBatchRequest, FeedbackRequest, FeedbackBatchRequest, Problem):
             schema = read_by_hand.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= schema.pop("$defs", {}) | {read_by_hand.__name__: schema}
         for unused in ("HTTPValidationError", "ValidationError"):

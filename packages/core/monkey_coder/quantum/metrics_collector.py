@@ -58,6 +58,18 @@ class MetricsCollector:
             ["strategy", "figure"],
             registry=registry,
         )
+        self._feedback = Counter(
+            "quantum_feedback_total", "Reports about decisions, by what became of them.", ["result"], registry=registry
+        )
+        self._available = Gauge(
+            "quantum_provider_available", "Whether decisions may go to a provider.", ["provider"], registry=registry
+        )
+        self._breaker = Gauge(
+            "quantum_breaker_state",
+            "A provider's circuit breaker: 0 closed, 1 half-open, 2 open.",
+            ["provider"],
+            registry=registry,
+        )
         self._queue_depth = Gauge("quantum_queue_depth", "Requests waiting for a batch.", registry=registry)
         self._batch_size = Histogram(
             "quantum_batch_size", "Requests decided together.", registry=registry, buckets=BATCH_BUCKETS
@@ -71,6 +83,15 @@ class MetricsCollector:
     def on_finished(self, outcome: str, count: int = 1) -> None:
         """Note requests that ended: `decided`, or the code of the error (`monkey_coder.errors`)."""
         self._requests.labels(outcome).inc(count)
+
+    def on_feedback(self, result: str, count: int = 1) -> None:
+        """Note reports: `new`, `replaced`, `late`, `duplicate`, or the code of the error."""
+        self._feedback.labels(result).inc(count)
+
+    def on_provider(self, provider: str, *, available: bool, breaker: str) -> None:
+        """Note how a provider is doing; `breaker` is closed, half_open or open."""
+        self._available.labels(provider).set(available)
+        self._breaker.labels(provider).set(("closed", "half_open", "open").index(breaker))
 
     def on_alert(self, strategy: str, figure: str, *, raised: bool) -> None:
         """Note that a figure of a strategy became too high, or good again."""

@@ -15,6 +15,9 @@ from monkey_coder.quantum.metrics_collector import MetricsCollector
 
 SERIES_OF_THE_CONTRACT: dict[str, tuple[str, set[str]]] = {
     "quantum_route_requests": ("counter", {"outcome"}),
+    "quantum_feedback": ("counter", {"result"}),
+    "quantum_provider_available": ("gauge", {"provider"}),
+    "quantum_breaker_state": ("gauge", {"provider"}),
     "quantum_route_duration_seconds": ("histogram", {"cache"}),
     "quantum_strategy_duration_seconds": ("histogram", {"strategy"}),
     "quantum_strategy_results": ("counter", {"strategy", "status"}),
@@ -56,6 +59,8 @@ def test_names_and_labels_are_those_of_the_contract(registry: CollectorRegistry,
     metrics.on_finished("decided")
     metrics.on_decided([event(degraded=["deadline"])])
     metrics.on_alert("balanced", "p95_s", raised=True)
+    metrics.on_feedback("new")
+    metrics.on_provider("p", available=True, breaker="closed")
     families = {f.name: f for f in text_string_to_metric_families(generate_latest(registry).decode())}
     for name, (kind, labels) in SERIES_OF_THE_CONTRACT.items():
         family = families[name]
@@ -137,3 +142,12 @@ def test_two_collectors_with_registries_of_their_own_stay_apart() -> None:
     MetricsCollector(one).on_finished("decided")
     MetricsCollector(other)
     assert other.get_sample_value("quantum_route_requests_total", {"outcome": "decided"}) is None
+
+
+def test_breakers_and_feedback_are_told_by_number(registry: CollectorRegistry, metrics: MetricsCollector) -> None:
+    for number, (state, available) in enumerate([("closed", True), ("half_open", True), ("open", False)]):
+        metrics.on_provider("p", available=available, breaker=state)
+        assert registry.get_sample_value("quantum_breaker_state", {"provider": "p"}) == number
+        assert registry.get_sample_value("quantum_provider_available", {"provider": "p"}) == available
+    metrics.on_feedback("late", 3)
+    assert registry.get_sample_value("quantum_feedback_total", {"result": "late"}) == 3

@@ -1,0 +1,128 @@
+"""`POST /v1/quantum/feedback` and its batch: checked at once, durable before the answer, learned from soon after."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, Final, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
+
+from monkey_coder.app.problems import INTERNAL, error_response
+from monkey_coder.bootstrap import Engine
+from monkey_coder.errors import (
+    RouterError,
+    StoreUnavailableError,
+    UnknownDecisionError,
+    UnknownModelError,
+    UnsupportedMediaTypeError,
+)
+from monkey_coder.models import FeedbackBatchRequest, FeedbackRequest
+from monkey_coder.quantum.decision_log import LIFETIME_S
+from monkey_coder.quantum.outcome_record import ANONYMOUS, Reporter, outcome_row
+from monkey_coder.storage.port import Appended
+from monkey_coder.validation import from_validation
+
+FEEDBACK_PATH: Final = "/v1/quantum/feedback"
+FEEDBACK_BATCH_PATH: Final = "/v1/quantum/feedback/batch"
+
+Body = TypeVar("Body", bound=BaseModel)
+Accepted = Appended | RouterError
+
+_ACCEPTED: Final = b'{"accepted":true}'
+_log = logging.getLogger(__name__)
+
+
+async def respond_feedback(body: bytes, content_type: str, engine: Engine) -> Response:
+    """Take one report: 202 when it is durable, 200 when it was known already."""
+    try:
+        report = _read(FeedbackRequest, body, content_type)
+    except RouterError as error:
+        engine.metrics.on_feedback(error.code)
+        return error_response(error)
+    (result,) = await accept([report], engine)
+    if isinstance(result, RouterError):
+        return error_response(result)
+    return Response(_ACCEPTED, 200 if result is Appended.DUPLICATE else 202, media_type="application/json")
+
+
+async def respond_feedback_batch(body: bytes, content_type: str, engine: Engine) -> Response:
+    """Take many reports; each gets its own result, in order. 503 when the store failed any: then send all again."""
+    try:
+        batch = _read(FeedbackBatchRequest, body, content_type)
+    except RouterError as error:
+        engine.metrics.on_feedback(error.code)
+        return error_response(error)
+    results = await accept(batch.reports, engine)
+    for result in results:
+        if isinstance(result, StoreUnavailableError):
+            return error_response(result)
+    status = 202 if any(isinstance(r, Appended) and r is not Appended.DUPLICATE for r in results) else 200
+    return Response(orjson.dumps({"results": [_told(r) for r in results]}), status, media_type="application/json")
+
+
+async def accept(reports: Sequence[FeedbackRequest], engine: Engine) -> list[Accepted]:
+    """Check reports, and wait until those that are good are durable.
+
+    Args:
+        reports: At least one.
+        engine: Checks ids and models, and writes.
+
+    Returns:
+        For each what became of it, or the error that its reporter must see.
+    """
+    reporter = Reporter(ANONYMOUS, time.time())
+    results: list[Accepted | None] = [_error(report, engine, reporter.now) for report in reports]
+    writes = {
+        place: asyncio.wrap_future(engine.writer.put_outcome(outcome_row(report, reporter)))
+        for place, report in enumerate(reports)
+        if results[place] is None
+    }
+    written = await asyncio.gather(*writes.values(), return_exceptions=True)
+    for place, result in zip(writes, written, strict=True):
+        if isinstance(result, BaseException) and not isinstance(result, RouterError):
+            _log.error("a report could not be stored", exc_info=result)
+            result = RouterError(INTERNAL)
+        results[place] = result
+    if any(isinstance(result, Appended) for result in results):
+        engine.following.follower.wake()
+    told = [result for result in results if result is not None]
+    for name, count in Counter(r.value if isinstance(r, Appended) else r.code for r in told).items():
+        engine.metrics.on_feedback(name, count)
+    return told
+
+
+def _error(report: FeedbackRequest, engine: Engine, now: float) -> RouterError | None:
+    issued_at = engine.manager.ids.issued_at(report.decision_id)
+    if issued_at is None:
+        return UnknownDecisionError("this is no decision id of this deployment")
+    if now - issued_at > LIFETIME_S:
+        return UnknownDecisionError(
+            f"outcomes are taken for {LIFETIME_S / 86_400:.0f} days, and that decision is older"
+        )
+    refs = engine.manager.snapshot().table.index
+    if report.model is not None and report.model not in refs:
+        return UnknownModelError("model", report.model, get_close_matches(report.model, refs, n=3, cutoff=0.6))
+    return None
+
+
+def _read(kind: type[Body], body: bytes, content_type: str) -> Body:
+    """Read a body that is declared to be JSON: what a form of some web page can send blindly is not."""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaTypeError
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise from_validation(error) from error
+
+
+def _told(result: Accepted) -> dict[str, Any]:
+    if isinstance(result, RouterError):
+        return {"accepted": False, "problem": result.problem().model_dump()}
+    return {"accepted": True, "problem": None}

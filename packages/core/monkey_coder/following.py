@@ -1,0 +1,85 @@
+"""Builds what learns from outcomes in a web process, and keeps it running beside the batcher."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from monkey_coder.catalog.table import ModelTable
+from monkey_coder.quantum.capability_profiler import Profiles
+from monkey_coder.quantum.performance_monitor import PerformanceMonitor
+from monkey_coder.quantum.provider_manager import ProviderManager
+from monkey_coder.quantum.selection_learning import Learners, OutcomeFollower
+from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
+from monkey_coder.storage.port import Store
+
+CATCH_UP_S: Final = 5.0
+"""The longest that a process learns from what is stored already before it answers; the rest comes on the way."""
+
+
+@dataclass(frozen=True)
+class Following:
+    """What follows the outcomes of one store.
+
+    Attributes:
+        providers: Which models can be had; a listener, to count probes.
+        follower: Keeps the snapshot up to date.
+    """
+
+    providers: ProviderManager
+    follower: OutcomeFollower
+
+
+def follow(
+    store: Store, live: LiveSnapshot, monitor: PerformanceMonitor, issued_at: Callable[[str], float | None]
+) -> Following:
+    """Build it; nothing is read yet.
+
+    Args:
+        store: Where outcomes are.
+        live: The snapshot to keep up to date; its table holds the priors of the catalog.
+        monitor: Is told of outcomes as well.
+        issued_at: When a decision was made, by its id.
+    """
+    table = live().table
+    providers = ProviderManager(
+        table.refs, time.time, np.random.default_rng(), on_exhausted=lambda: follower.publish_availability()
+    )
+    learners = Learners(Profiles(), providers, monitor)
+    follower = OutcomeFollower(store, table, learners, live, issued_at, time.time, time.monotonic)
+    return Following(providers, follower)
+
+
+@asynccontextmanager
+async def running(follower: OutcomeFollower) -> AsyncIterator[None]:
+    """Know what others know already, then follow until the block ends."""
+    async with AsyncExitStack() as stack:
+        executor = ThreadPoolExecutor(1, thread_name_prefix="learn")
+        stack.callback(executor.shutdown)
+        await asyncio.get_running_loop().run_in_executor(executor, follower.catch_up, CATCH_UP_S)
+        jobs = await stack.enter_async_context(asyncio.TaskGroup())
+        following = jobs.create_task(follower.run(executor), name="following")
+        stack.callback(following.cancel)
+        yield
+
+
+def past_profiles(store: Store, table: ModelTable) -> Profiles:
+    """What the outcomes in a store teach of the models of a table.
+
+    Raises:
+        StoreUnavailableError: The store does not answer.
+    """
+    providers = ProviderManager(table.refs, time.time, np.random.default_rng())
+    learners = Learners(Profiles(), providers, PerformanceMonitor())
+    live = LiveSnapshot(EngineSnapshot(table=table, strategies={}))
+    follower = OutcomeFollower(store, table, learners, live, lambda _: None, time.time, time.monotonic)
+    while follower.step():
+        pass
+    return learners.profiles

@@ -1,0 +1,361 @@
+"""Learning from outcomes as they come (T2.3.3): every web process follows the same stream, and so learns the same.
+
+A follower reads the stream from its own place, joins each outcome with its decision, and hands it on to the profiles,
+the breakers and the monitor of strategies. What they then think goes into the snapshot that the next batch rests on.
+Nothing of it is on the request path, and nothing is lost with the process: the stream is still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
+
+from monkey_coder.catalog.table import ModelTable
+from monkey_coder.errors import RouterError, StoreFormatError
+from monkey_coder.models import TASK_TYPES, TaskType
+from monkey_coder.ports import Clock, DecisionEvent
+from monkey_coder.quantum.capability_profiler import Observation, Profiles
+from monkey_coder.quantum.decision_record import decode
+from monkey_coder.quantum.outcome_record import DECIDED_MODEL, OutcomeRecord
+from monkey_coder.quantum.performance_monitor import PerformanceMonitor
+from monkey_coder.quantum.provider_manager import Override, ProviderManager
+from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
+from monkey_coder.storage.port import START, OutcomeRow, Store
+
+OVERRIDES: Final = "provider_override"
+"""Kind of the documents in which operators' overrides are kept, one per provider."""
+
+_BULK: Final = 1_000
+_RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerOptions:
+    """How a follower follows.
+
+    Attributes:
+        poll_s: Pause between looks at the stream, unless woken.
+        least_pause_s: Pause that even a wake-up keeps.
+        overrides_s: Pause between looks at what operators set.
+        reliability_s: Pause between new reliabilities of strategies.
+        max_age_s: Outcomes that came longer ago than this are passed over.
+        max_waiting: Outcomes that may wait for their decisions.
+        remembered: Latest outcomes by which repeated and replaced ones are recognised.
+    """
+
+    poll_s: float = 0.25
+    least_pause_s: float = 0.05
+    overrides_s: float = 0.5
+    reliability_s: float = 1.0
+    max_age_s: float = 7 * 86_400.0
+    max_waiting: int = 50_000
+    remembered: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionFacts:
+    """What must be known of a decision to learn from its outcome.
+
+    Attributes:
+        task: Task type.
+        served: Ref of the decided model.
+        opinions: Each strategy's first choice; None where it had no opinion.
+    """
+
+    task: TaskType
+    served: str
+    opinions: Mapping[str, str | None]
+
+    @classmethod
+    def of(cls, task: TaskType, answer: Mapping[str, Any]) -> Self:
+        """From an answer in contract form."""
+        opinions = {thread["strategy"]: thread["model"] for thread in answer["thread_results"]}
+        return cls(task, f"{answer['provider']}/{answer['model']}", opinions)
+
+
+class RecentDecisions:
+    """The latest decisions of this process, which are reported on before the log has them. Safe for all threads.
+
+    Args:
+        size: How many to keep.
+    """
+
+    def __init__(self, size: int = 5_000) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._facts: OrderedDict[str, DecisionFacts] = OrderedDict()
+
+    def on_decided(self, events: Sequence[DecisionEvent]) -> None:
+        """Take note of the decisions of one batch."""
+        found = [
+            (event.answer["decision_id"], DecisionFacts.of(TASK_TYPES[event.batch.task[event.row]], event.answer))
+            for event in events
+            if event.batch is not None
+        ]
+        with self._lock:
+            self._facts.update(found)
+            while len(self._facts) > self._size:
+                self._facts.popitem(last=False)
+
+    def get(self, decision_id: str) -> DecisionFacts | None:
+        """The facts of a decision, if it is one of the latest here."""
+        return self._facts.get(decision_id)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An outcome whose decision cannot be read yet."""
+
+    row: OutcomeRow
+    record: OutcomeRecord
+    tries: int
+    due: float
+
+
+@dataclass
+class Learners:
+    """Those who learn from outcomes.
+
+    Attributes:
+        profiles: What each model can do.
+        providers: What can be had.
+        monitor: How each strategy is doing.
+    """
+
+    profiles: Profiles
+    providers: ProviderManager
+    monitor: PerformanceMonitor
+
+
+class OutcomeFollower:
+    """Follows the outcomes of one store. `step` belongs to one thread at a time.
+
+    Args:
+        store: Where outcomes, decisions and overrides are.
+        base: The models with the priors of the catalog.
+        learners: Whom to tell.
+        live: The snapshot to keep up to date.
+        issued_at: When a decision was made, by its id.
+        wall_clock: Seconds since 1970.
+        clock: For pauses.
+        options: How to follow.
+
+    Attributes:
+        recent: The latest decisions of this process; a listener.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        base: ModelTable,
+        learners: Learners,
+        live: LiveSnapshot,
+        issued_at: Callable[[str], float | None],
+        wall_clock: Callable[[], float],
+        clock: Clock,
+        options: FollowerOptions | None = None,
+    ) -> None:
+        self.options = options or FollowerOptions()
+        self._store, self._base, self._learners, self._live = store, base, learners, live
+        self._issued_at, self._now, self._clock = issued_at, wall_clock, clock
+        self.recent = RecentDecisions()
+        self._position = START
+        self._latest: OrderedDict[str, float] = OrderedDict()
+        self._waiting: deque[_Waiting] = deque()
+        self._dirty = False
+        self._overrides_at = self._reliability_at = clock()
+        self._wake = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """Outcomes whose decisions are not readable yet."""
+        return len(self._waiting)
+
+    def step(self) -> int:
+        """Take in what has come, and publish what it changes; returns how many outcomes were read.
+
+        Raises:
+            StoreUnavailableError: The store does not answer; try again later.
+        """
+        now = self._clock()
+        if now >= self._overrides_at:
+            self._learners.providers.override(read_overrides(self._store))
+            self._overrides_at = now + self.options.overrides_s
+        self._retry(now)
+        rows = self._store.read_outcomes(self._position, _BULK)
+        for streamed in rows:
+            self._take(streamed.row, now)
+            self._position = streamed.position
+        self.publish()
+        return len(rows)
+
+    def catch_up(self, at_most_s: float) -> None:
+        """Take in what there is, for so many seconds at most; a store that does not answer is left for later."""
+        until = self._clock() + at_most_s
+        try:
+            while self.step() and self._clock() < until:
+                pass
+        except RouterError as error:
+            _log.warning("past outcomes cannot be read just now: %s", error)
+
+    def publish(self) -> None:
+        """Put what is known now into the snapshot, if that changes anything."""
+        live = self._live()
+        available = self._base.available & self._learners.providers.available(self._base.refs)
+        if self._dirty:
+            self._dirty = False
+            table = replace(self._learners.profiles.table(self._base), available=available)
+            reliability = self._reliability(live)
+            self._live.update(lambda now: replace(now, table=table, reliability=reliability))
+        elif (available != live.table.available).any():
+            self.publish_availability()
+
+    def publish_availability(self) -> None:
+        """Put into the snapshot what can be had now. May be called from any thread."""
+        self._live.update(lambda now: replace(now, table=self._available(now)))
+
+    def wake(self) -> None:
+        """Look at the stream soon: something has come. For the event loop that `run` is in."""
+        self._wake.set()
+
+    async def run(self, executor: Executor) -> None:
+        """Follow until cancelled.
+
+        Args:
+            executor: One thread, in which the steps run.
+        """
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            self._wake.clear()
+            try:
+                read = await loop.run_in_executor(executor, self.step)
+                failures = 0
+            except RouterError as error:
+                read, failures = 0, failures + 1
+                if failures == 1:
+                    _log.warning("outcomes cannot be read just now: %s", error)
+            except Exception:  # noqa: BLE001 - learning that fails must not take the server with it
+                read, failures = 0, failures + 1
+                _log.exception("learning from outcomes failed")
+            if failures:
+                await asyncio.sleep(min(5.0, self.options.poll_s * 2.0 ** min(failures, 10)))
+            elif read < _BULK:
+                await asyncio.sleep(self.options.least_pause_s)
+                await self._woken(self.options.poll_s - self.options.least_pause_s)
+
+    async def _woken(self, at_most_s: float) -> None:
+        try:
+            async with asyncio.timeout(at_most_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _take(self, row: OutcomeRow, now: float) -> None:
+        try:
+            record = OutcomeRecord.decode(row.payload)
+        except StoreFormatError as error:
+            _log.warning("an outcome is passed over: %s", error)
+            return
+        if record.received_at < self._now() - self.options.max_age_s:
+            return
+        if not self._join(row, record):
+            if len(self._waiting) >= self.options.max_waiting:
+                self._waiting.popleft()
+            self._waiting.append(_Waiting(row, record, 0, now + _RETRY_S[0]))
+
+    def _retry(self, now: float) -> None:
+        """Look again for the decisions of those that are due; oldest first, so that corrections stay behind."""
+        for _ in range(len(self._waiting)):
+            waiting = self._waiting.popleft()
+            if waiting.due > now:
+                self._waiting.append(waiting)
+            elif not self._join(waiting.row, waiting.record):
+                waiting.tries += 1
+                if waiting.tries < len(_RETRY_S):
+                    waiting.due = now + _RETRY_S[waiting.tries]
+                    self._waiting.append(waiting)
+
+    def _join(self, row: OutcomeRow, record: OutcomeRecord) -> bool:
+        """Learn from an outcome; False while its decision cannot be read."""
+        try:
+            decision = self.recent.get(row.decision_id) or self._logged(row.decision_id)
+        except StoreFormatError as error:
+            _log.warning("an outcome is passed over: %s", error)
+            return True
+        if decision is None:
+            return False
+        model = decision.served if row.model == DECIDED_MODEL else row.model
+        identity = row.identity if row.outcome_id is not None else f"{row.decision_id} {model}"
+        known = self._latest.get(identity)
+        if known is not None and row.occurred_at < known:
+            return True
+        self._latest[identity] = row.occurred_at
+        if len(self._latest) > self.options.remembered:
+            self._latest.popitem(last=False)
+        self._learn(identity, model, record, decision)
+        if known is None:  # breakers and windows look at the first word on each call
+            decided_at = self._issued_at(row.decision_id) or record.received_at
+            self._learners.providers.on_outcome(model, record.error_type, decided_at, record.received_at)
+            if record.score is not None:
+                self._learners.monitor.on_outcome(decision.opinions, model, record.score)
+        self._dirty = True
+        return True
+
+    def _logged(self, decision_id: str) -> DecisionFacts | None:
+        payload = self._store.decision(decision_id)
+        if payload is None:
+            return None
+        record = decode(payload)
+        return DecisionFacts.of(record.task, record.answer)
+
+    def _learn(self, identity: str, model: str, record: OutcomeRecord, decision: DecisionFacts) -> None:
+        answered = record.error_type is None
+        self._learners.profiles.learn(
+            identity,
+            Observation(
+                model,
+                decision.task,
+                success=record.score,
+                latency_s=record.latency_ms / 1e3 if answered and record.latency_ms is not None else None,
+                output_tokens=record.output_tokens if answered else None,
+                reporter=record.reporter,
+            ),
+        )
+
+    def _available(self, snapshot: EngineSnapshot) -> ModelTable:
+        available = self._base.available & self._learners.providers.available(self._base.refs)
+        return replace(snapshot.table, available=available)
+
+    def _reliability(self, snapshot: EngineSnapshot) -> Mapping[str, float]:
+        now = self._clock()
+        if now < self._reliability_at:
+            return snapshot.reliability
+        self._reliability_at = now + self.options.reliability_s
+        # Twice, because 1 is what a strategy without outcomes counts for, and its reliability is one half.
+        return {name: 2.0 * told.reliability for name, told in self._learners.monitor.performance().items()}
+
+
+def read_overrides(store: Store) -> dict[str, Override]:
+    """What operators set, by provider.
+
+    Raises:
+        StoreUnavailableError: The store does not answer.
+    """
+    found: dict[str, Override] = {}
+    for name, document in store.documents(OVERRIDES).items():
+        match document.value:
+            case b"drained":
+                found[name] = "drained"
+            case b"available":
+                found[name] = "available"
+            case _:
+                pass  # automatic
+    return found
