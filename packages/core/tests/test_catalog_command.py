@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 
+import pytest
 import yaml
+from builders import ask, engine
 from typer.testing import CliRunner
 
 from monkey_coder.catalog.catalog import load_catalog
 from monkey_coder.commands.catalog import app
+from monkey_coder.models import FeedbackRequest
+from monkey_coder.quantum.decision_log import DecisionLog
+from monkey_coder.quantum.outcome_record import Reporter, outcome_row
+from monkey_coder.storage.opening import open_store
 
 OWN = {
     "context_window": 1000,
@@ -33,6 +41,14 @@ def own(**changes: object) -> dict[str, object]:
 def run(*arguments: str | Path) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(autouse=True)
+def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of its own: `show` looks for outcomes there."""
+    folder = tmp_path / "state"
+    monkeypatch.setenv("MONKEY_CODER_STATE_DIR", str(folder))
+    return folder
 
 
 def test_list_shows_every_model_with_price_and_limits() -> None:
@@ -87,3 +103,26 @@ def test_check_fails_on_a_bad_file(tmp_path: Path) -> None:
 def test_a_missing_file_is_bad_usage(tmp_path: Path) -> None:
     assert run("check", tmp_path / "missing.yaml")[0] == 2
     assert run("list", "--catalog", tmp_path)[0] == 2
+
+
+def test_show_tells_what_outcomes_taught(state_dir: Path) -> None:
+    ref = load_catalog().refs[0]
+    state_dir.mkdir()
+    store, made = open_store(state_dir, None, time.time), []
+    with engine(models=load_catalog().table(), listeners=[DecisionLog(made.append, time.time)]) as manager:
+        answers = manager.decide([ask(task_type="security") for _ in range(20)])
+    store.append_decisions([make() for make in made])
+    reports = [
+        FeedbackRequest(decision_id=answer["decision_id"], model=ref, success=False, output_tokens=321)
+        for answer in answers
+    ]
+    store.append_outcomes([outcome_row(report, Reporter("anonymous", time.time())) for report in reports])
+    store.close()
+    code, out, _ = run("show", ref, "--json")
+    (learned,) = json.loads(out)["profile"]
+    assert code == 0
+    assert (learned["task"], round(learned["output_tokens"])) == ("security", 321)
+    assert learned["success"] < 0.5 * learned["prior"]
+    assert learned["low"] <= learned["success"] <= learned["high"]
+    assert re.search(r"security .* 0\.\d\d to 0\.\d\d .* 321", run("show", ref)[1])
+    assert "profile" not in json.loads(run("show", load_catalog().refs[1], "--json")[1])

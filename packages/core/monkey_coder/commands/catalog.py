@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -12,7 +16,11 @@ from rich.table import Table
 
 from monkey_coder.catalog.catalog import Catalog, CatalogModel, load_catalog
 from monkey_coder.errors import CatalogError, UnknownModelError
+from monkey_coder.following import past_profiles
 from monkey_coder.models import TASK_TYPES
+from monkey_coder.quantum.capability_profiler import TaskProfile
+from monkey_coder.settings import Settings
+from monkey_coder.storage.opening import FILE_NAME, open_store
 
 app = typer.Typer(no_args_is_help=True, help="The models that may be chosen: their prices, limits and priors.")
 
@@ -44,16 +52,20 @@ def show(
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show everything known about one model, with the sources of its numbers."""
+    """Show everything known about one model, with the sources of its numbers, and what outcomes have taught."""
     loaded = _load(catalog)
     try:
         model = loaded.get(ref, "REF")
     except UnknownModelError as error:
         raise typer.BadParameter(str(error)) from error
+    profile = _learned(loaded, ref)
     if as_json:
-        _print_json(model.as_json())
+        _print_json(model.as_json() | ({"profile": [asdict(told) for told in profile]} if profile else {}))
         return
-    _console().print(_details(model))
+    console = _console()
+    console.print(_details(model))
+    if profile:
+        console.print(_profile(profile))
 
 
 @app.command()
@@ -141,6 +153,35 @@ def _details(model: CatalogModel) -> Table:
     for name, value in rows.items():
         if value:
             table.add_row(name, value)
+    return table
+
+
+def _learned(catalog: Catalog, ref: str) -> Sequence[TaskProfile]:
+    """What outcomes say of a model, in the task types in which it has any; empty where there is no store."""
+    state_dir = Settings.from_environment(os.environ).state_dir
+    if not (state_dir / FILE_NAME).exists():
+        return ()
+    store = open_store(state_dir, None, time.time)
+    try:
+        table = catalog.table()
+        return [told for told in past_profiles(store, table).profile(table, ref) if told.seen > 0.0]
+    finally:
+        store.close()
+
+
+def _profile(profile: Sequence[TaskProfile]) -> Table:
+    table = Table(title="learned from outcomes of the last seven days", title_justify="left")
+    for name in ("task type", "prior", "P(success)", "90% interval", "outcomes", "output tokens"):
+        table.add_column(name, justify="left" if name == "task type" else "right")
+    for told in profile:
+        table.add_row(
+            told.task,
+            f"{told.prior:.2f}",
+            f"{told.success:.2f}",
+            f"{told.low:.2f} to {told.high:.2f}",
+            f"{told.seen:.1f}",
+            "" if told.output_tokens is None else f"{told.output_tokens:.0f}",
+        )
     return table
 
 
