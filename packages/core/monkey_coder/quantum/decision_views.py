@@ -8,11 +8,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from monkey_coder.models import Expected, RoutingDecision, Usd
+from monkey_coder.models import Expected, Preferences, RoutingDecision, Usd
 from monkey_coder.ports import ACCEPTED, REJECTED, IntArray
 from monkey_coder.quantum.collapse_strategies import Ballots, vote_weights
 from monkey_coder.quantum.decision_record import DecisionRecord
-from monkey_coder.quantum.explanation import DecisionView, ModelView, Opinion, StrategyView
+from monkey_coder.quantum.explanation import DecisionView, ModelView, Opinion, StatedPreferences, StrategyView
 
 _ENDED: Final[Mapping[int, Literal["rejected", "accepted"]]] = {REJECTED: "rejected", ACCEPTED: "accepted"}
 
@@ -23,7 +23,7 @@ def decision_view(record: DecisionRecord) -> DecisionView:
         decision=RoutingDecision.model_validate(record.answer, strict=False),
         made_at=record.made_at,
         task_type=record.task,
-        preferences=record.preferences,
+        preferences=_stated(record.preferences),
         cost_weight=record.cost_weight,
         latency_weight=record.latency_weight,
         budget_left_usd=_or_none(record.budget_usd),
@@ -34,6 +34,18 @@ def decision_view(record: DecisionRecord) -> DecisionView:
         models=model_views(record),
         strategies=strategy_views(record),
         encoding_version=record.encoding_version,
+    )
+
+
+def _stated(preferences: Preferences) -> StatedPreferences:
+    weighed = preferences.value_usd is None
+    return StatedPreferences(
+        quality=preferences.quality if weighed else None,
+        cost=preferences.cost if weighed else None,
+        latency=preferences.latency if weighed else None,
+        value_usd=preferences.value_usd,
+        quality_floor=preferences.quality_floor,
+        max_cost_usd=preferences.max_cost_usd,
     )
 
 

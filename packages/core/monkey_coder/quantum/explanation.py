@@ -13,7 +13,6 @@ from monkey_coder.models import (
     Exclusion,
     Expected,
     ModelRef,
-    Preferences,
     Probability,
     RoutingDecision,
     StrategyName,
@@ -63,13 +62,24 @@ class StrategyView(Value):
     weight: Annotated[Probability, Field(description="Its share in means over strategies.")]
 
 
+class StatedPreferences(Value):
+    """The preferences that applied: either `value_usd` or the three weights."""
+
+    quality: float | None
+    cost: float | None
+    latency: float | None
+    value_usd: float | None
+    quality_floor: Probability | None
+    max_cost_usd: Usd | None
+
+
 class DecisionView(Value):
     """All that is known of one decision, but the prompt, which nobody keeps, and its encoding."""
 
     decision: RoutingDecision
     made_at: Annotated[float, Field(description="Seconds since 1970.")]
     task_type: TaskType
-    preferences: Preferences
+    preferences: StatedPreferences
     cost_weight: Annotated[float, Field(ge=0.0, description="Lambda, success per USD.")]
     latency_weight: Annotated[float, Field(ge=0.0, description="Mu, success per second.")]
     budget_left_usd: Annotated[Usd | None, Field(description="What could still be spent; null without a budget.")]
