@@ -24,6 +24,7 @@ from monkey_coder.core.routing import AdvancedRouter
 from monkey_coder.errors import RouterError, SettingsError
 from monkey_coder.following import Following, follow, running
 from monkey_coder.models import TASK_TYPES, ExecuteRequest, RouteRequest
+from monkey_coder.policies import POLICIES, PolicyWatch, watching
 from monkey_coder.ports import DecisionListener, Strategy
 from monkey_coder.quantum.answers import Answer
 from monkey_coder.quantum.batching import Batcher
@@ -36,7 +37,7 @@ from monkey_coder.quantum.metrics_collector import MetricsCollector
 from monkey_coder.quantum.performance_monitor import Alert, PerformanceMonitor
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.reward import worth
-from monkey_coder.quantum.routing_strategies import objective_strategies
+from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.thread_manager import ThreadManager
 from monkey_coder.settings import Settings
@@ -66,6 +67,7 @@ class Core:
         settings: As started.
         catalog: The models.
         live: What the next batch rests on.
+        policies: Keeps it at the current policy.
         manager: The quantum engine.
         router: Gary8D with the feature flag.
         metrics: Series of this process.
@@ -76,6 +78,7 @@ class Core:
     settings: Settings
     catalog: Catalog
     live: LiveSnapshot
+    policies: PolicyWatch
     manager: QuantumRoutingManager
     router: AdvancedRouter
     metrics: MetricsCollector
@@ -110,7 +113,7 @@ def plugged_in_strategies(entries: Iterable[EntryPoint] | None = None) -> tuple[
     Raises:
         SettingsError: One cannot be loaded, is no strategy, or has the name of another; the message names it.
     """
-    found: dict[str, Strategy] = {strategy.name: strategy for strategy in objective_strategies()}
+    found: dict[str, Strategy] = dict(configured_strategies(None, None))
     built_in = len(found)
     for entry in entry_points(group=STRATEGY_GROUP) if entries is None else entries:
         try:
@@ -150,15 +153,18 @@ def open_core(settings: Settings, listeners: Sequence[DecisionListener] = ()) ->
         registry = CollectorRegistry()
         metrics = MetricsCollector(registry)
         monitor = PerformanceMonitor(on_alert=partial(_note_alert, metrics))
-        strategies = {strategy.name: strategy for strategy in (*objective_strategies(), *plugged_in_strategies())}
+        plugged_in = plugged_in_strategies()
+        strategies = configured_strategies(None, None, plugged_in)
         live = LiveSnapshot(
             EngineSnapshot(
                 table=table,
-                strategies=MappingProxyType(strategies),
+                strategies=strategies,
                 collapse=settings.collapse,
                 epsilon=MappingProxyType(dict.fromkeys(TASK_TYPES, DEFAULT_EPSILON if settings.explore else 0.0)),
             )
         )
+        policies = PolicyWatch(settings.state_dir / POLICIES, live, plugged_in)
+        policies.look()
         threads = ThreadManager(WORKERS_PER_STRATEGY * len(strategies), time.monotonic)
         stack.callback(threads.close)
         ids = SignedIds(deployment_secret(settings.state_dir), time.time, os.urandom)
@@ -176,7 +182,7 @@ def open_core(settings: Settings, listeners: Sequence[DecisionListener] = ()) ->
         callers = ThreadPoolExecutor(FRONT_DOOR_THREADS, thread_name_prefix="front-door")
         stack.callback(callers.shutdown, wait=False, cancel_futures=True)
         router = gary8d(engine=manager, quantum_enabled=settings.quantum, executor=callers)
-        yield Core(settings, catalog, live, manager, router, metrics, monitor, registry)
+        yield Core(settings, catalog, live, policies, manager, router, metrics, monitor, registry)
 
 
 @asynccontextmanager
@@ -192,6 +198,9 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         following = follow(store, core.live, core.monitor, core.manager.ids.issued_at)
         core.manager.listeners = (*core.manager.listeners, following.providers, following.follower.recent)
         await stack.enter_async_context(running(following.follower))
+        loader = ThreadPoolExecutor(1, thread_name_prefix="policies")
+        stack.callback(loader.shutdown)
+        await stack.enter_async_context(watching(core.policies, loader))
         executor = ThreadPoolExecutor(1, thread_name_prefix="decide")
         stack.callback(executor.shutdown)
         batcher: Batcher[RouteRequest, Answer | RouterError] = Batcher(

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from monkey_coder.commands.train import POLICIES
 from monkey_coder.errors import PolicyError
+from monkey_coder.policies import POLICIES
 from monkey_coder.quantum import policy_bundle as bundles
 from monkey_coder.quantum.model_card import to_markdown
 from monkey_coder.quantum.training_control_file import CONTROL_FILE, write_wishes

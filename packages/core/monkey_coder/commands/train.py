@@ -21,14 +21,12 @@ from typing_extensions import override
 from monkey_coder.catalog.catalog import load_catalog
 from monkey_coder.commands.evaluate import repeat_options
 from monkey_coder.errors import PolicyError, SettingsError
+from monkey_coder.policies import POLICIES
 from monkey_coder.settings import Settings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands do without it
     from monkey_coder.quantum.training_pipeline import Start, TrainedPolicy, TrainOptions
     from monkey_coder.quantum.value_training import Progress as Told
-
-POLICIES: Final = "policies"
-"""Directory of the policies in the state directory."""
 
 AGENT_FILE: Final = "agent.pt"
 """In a policy directory: what training goes on from; serving never reads it."""
