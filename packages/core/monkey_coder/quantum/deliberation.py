@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from monkey_coder.ports import Deliberation, FloatArray, IntArray
 from monkey_coder.quantum.answers import Decided
 from monkey_coder.quantum.preparation import Prepared
+from monkey_coder.quantum.provider_bonus import provider_bonus
 from monkey_coder.quantum.thread_manager import ThreadOutcome
 
 
@@ -39,7 +38,7 @@ def deliberation(
         budget_usd=gated.budget_usd,
         last=last,
         stays=decided.stays,
-        bonus=_bonus(prepared, preferred_bonus),
+        bonus=provider_bonus(prepared.requests, prepared.batch.table, preferred_bonus),
         strategies=ballots.strategies,
         utility=ballots.utility,
         chances=tuple(_chances(outcome, rows) for outcome in outcomes),
@@ -59,12 +58,3 @@ def _chances(outcome: ThreadOutcome, rows: Sequence[int] | None) -> FloatArray |
     if outcome.scores is None or outcome.scores.success is None:
         return None
     return outcome.scores.success if rows is None else outcome.scores.success[rows]
-
-
-def _bonus(prepared: Prepared, preferred_bonus: float) -> FloatArray:
-    bonus: FloatArray = np.zeros(prepared.batch.candidates.shape, dtype=np.float32)
-    for row, request in enumerate(prepared.requests):
-        if request.request.preferred_providers:
-            wanted = frozenset(request.request.preferred_providers)
-            bonus[row] = [preferred_bonus * (provider in wanted) for provider in prepared.batch.table.providers]
-    return bonus

@@ -40,6 +40,7 @@ from monkey_coder.quantum.exploration import explore
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.interval import wilson
 from monkey_coder.quantum.preparation import Prepared, check_names, prepare
+from monkey_coder.quantum.provider_bonus import provider_bonus
 from monkey_coder.quantum.quality_floor import apply_quality_floor
 from monkey_coder.quantum.session_affinity import SessionMemory, stay_or_switch
 from monkey_coder.quantum.snapshot import EngineSnapshot
@@ -259,7 +260,7 @@ def _sure(answer: Answer, snapshot: EngineSnapshot, batch: RouteBatch | None = N
 def collect_ballots(
     prepared: Prepared, outcomes: Sequence[ThreadOutcome], asked: dict[str, BoolArray], snapshot: EngineSnapshot
 ) -> Ballots:
-    """Lay the opinions of all strategies side by side, with a bonus for preferred providers."""
+    """Lay the opinions of all strategies side by side, with what each request says for and against providers."""
     batch = prepared.batch
     shape = (len(outcomes), len(batch), len(batch.table))
     utility = np.zeros(shape, dtype=np.float32)
@@ -270,12 +271,7 @@ def collect_ballots(
             utility[row] = outcome.scores.utility
             confidence[row] = outcome.scores.confidence
             voting[row] = ~outcome.scores.abstains & asked[outcome.strategy]
-    for row, request in enumerate(prepared.requests):
-        if request.request.preferred_providers:
-            # A set, not np.isin: an array of strings is as wide as the longest, which the caller chooses.
-            wanted = frozenset(request.request.preferred_providers)
-            preferred = np.array([provider in wanted for provider in batch.table.providers])
-            utility[:, row, preferred] += snapshot.preferred_bonus
+    utility += provider_bonus(prepared.requests, batch.table, snapshot.preferred_bonus)
     reliability = np.array([snapshot.reliability.get(o.strategy, 1.0) for o in outcomes], dtype=np.float32)
     never = len(outcomes)
     return Ballots(

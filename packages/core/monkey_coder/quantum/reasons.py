@@ -9,6 +9,7 @@ from monkey_coder.quantum.collapse_strategies import best_first, first_choices, 
 from monkey_coder.quantum.decision_record import DecisionRecord
 from monkey_coder.quantum.decision_views import ballots_of, voters_of
 from monkey_coder.quantum.explanation import Instead
+from monkey_coder.quantum.provider_bonus import FAILED_MALUS
 
 
 def why(record: DecisionRecord) -> tuple[str, ...]:
@@ -174,7 +175,8 @@ def _comparison(record: DecisionRecord, column: int, first: int) -> str:
         f"{number(record.latency_s[column])} against {number(record.latency_s[first])} s ({_signed(-latency)})",
     ]
     if bonus:
-        parts.append(f"preferred provider ({_signed(bonus)})")
+        why = "preferred provider" if abs(bonus) < FAILED_MALUS / 2.0 else "a provider that just failed"
+        parts.append(f"{why} ({_signed(bonus)})")
     total = success - cost - latency + bonus
     differences = ", ".join(parts)
     return (
