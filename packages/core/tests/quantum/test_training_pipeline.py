@@ -24,14 +24,17 @@ from monkey_coder.quantum.training_plots import draw_card
 
 
 def first_choices(trained: TrainedPolicy, per_usd: float) -> dict[str, str]:
-    """What the policy would try first for a prompt of each colour."""
-    requests = [RouteRequest(request=ExecuteRequest(prompt=f"make it {colour}, number 5 7")) for colour in COLOURS]
-    snapshot = EngineSnapshot(MODELS, {})
-    batch = prepare(requests, snapshot, ColourEmbedder()).batch
-    batch = replace(batch, cost_weight=np.full(len(batch), per_usd, np.float32), latency_weight=np.zeros(3, np.float32))
-    policy = ServedPolicy.bind(trained.parts, MODELS.refs, snapshot.model_features)
-    q = policy.value(batch).q
-    return {colour: MODELS.refs[int(row.argmax())] for colour, row in zip(COLOURS, q, strict=True)}
+    """What the policy would try first for most prompts of each colour; a few may be far from all others."""
+    policy = ServedPolicy.bind(trained.parts, MODELS.refs, EngineSnapshot(MODELS, {}).model_features)
+    chosen = {}
+    for colour in COLOURS:
+        prompts = [f"make it {colour}, number 5 {place}" for place in range(100, 115)]
+        requests = [RouteRequest(request=ExecuteRequest(prompt=prompt)) for prompt in prompts]
+        batch = prepare(requests, EngineSnapshot(MODELS, {}), ColourEmbedder()).batch
+        weight = np.full(len(batch), per_usd, np.float32)
+        best = policy.value(replace(batch, cost_weight=weight, latency_weight=0.0 * weight)).q.argmax(axis=1)
+        chosen[colour] = MODELS.refs[int(np.bincount(best).argmax())]
+    return chosen
 
 
 def ladder_utility(learning: OutcomeData, fresh: OutcomeData, attempts: int, per_usd: float) -> float:
