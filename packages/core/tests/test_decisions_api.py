@@ -80,22 +80,18 @@ def test_a_decision_shows_what_was_known_and_chosen(client: httpx.Client, openap
     assert PROMPT not in str(view)
 
 
-def test_another_process_shows_a_decision_within_a_second(server: Server) -> None:
-    """Each on its own connection: the operating system spreads them over both workers."""
+def test_any_process_shows_a_decision_a_second_after_its_answer(server: Server) -> None:
+    """Each call on a connection of its own: the operating system spreads them over both workers."""
 
-    def found_by_all(_: int) -> float:
+    def found_later(_: int) -> set[int]:
         with httpx.Client(base_url=server.url, timeout=30.0) as caller:
             answer = ask(caller)
-        answered = time.monotonic()
-        while any(
-            httpx.get(f"{server.url}{DECISIONS}/{answer['decision_id']}", timeout=30.0).status_code != 200
-            for _ in range(4)
-        ):
-            assert time.monotonic() - answered < PATIENCE_S
-        return time.monotonic() - answered
+        time.sleep(1.0)
+        url = f"{server.url}{DECISIONS}/{answer['decision_id']}"
+        return {httpx.get(url, timeout=30.0).status_code for _ in range(6)}
 
-    with ThreadPoolExecutor(2) as callers:
-        assert max(callers.map(found_by_all, range(6))) < 1.0
+    with ThreadPoolExecutor(4) as callers:
+        assert list(callers.map(found_later, range(8))) == [{200}] * 8
 
 
 def test_an_explanation_answers_why_why_not_and_where_it_flips(client: httpx.Client, openapi: dict[str, Any]) -> None:
