@@ -19,6 +19,7 @@ from monkey_coder.models import (
     RouteRequest,
 )
 from monkey_coder.ports import Strategy
+from monkey_coder.quantum.routing_strategies import objective_strategies
 from monkey_coder.quantum.snapshot import EngineSnapshot
 
 PROVIDER: Final = "table"
@@ -26,6 +27,10 @@ PROVIDER: Final = "table"
 
 UNLIMITED: Final = 2**40
 OPTIONS: Final = QuantumOptions(explore=False, timeout_ms=1000)
+UNLEARNED: Final = QuantumOptions(
+    explore=False, timeout_ms=1000, strategies=tuple(strategy.name for strategy in objective_strategies())
+)
+"""For tasks of a kind that no training row had: what was learned abstains, and the training means decide."""
 
 
 def snapshot_of(models: Models, strategies: Mapping[str, Strategy], *, attempts: int) -> EngineSnapshot:
@@ -53,8 +58,15 @@ def as_table(models: Models) -> ModelTable:
     )
 
 
-def as_requests(state: EpisodeState, cost_weight: float) -> list[RouteRequest]:
-    """The open tasks as the requests that a caller would send."""
+def as_requests(state: EpisodeState, cost_weight: float, known: frozenset[str] | None = None) -> list[RouteRequest]:
+    """The open tasks as the requests that a caller would send.
+
+    Args:
+        state: The open tasks.
+        cost_weight: Of the grid.
+        known: Task names of the training rows; tasks of other names are not put to the strategies that learned from
+            those. None: every task is put to every strategy.
+    """
     per_usd = state.models.per_usd(cost_weight)
     money = Preferences(value_usd=1.0 / per_usd) if per_usd > 0.0 else Preferences(quality=1.0, cost=0.0, latency=0.0)
     refs = [f"{PROVIDER}/{name}" for name in state.models.names]
@@ -70,7 +82,7 @@ def as_requests(state: EpisodeState, cost_weight: float) -> list[RouteRequest]:
                     for model, cost in zip(tried, costs, strict=True)
                 ),
             ),
-            quantum_config=OPTIONS,
+            quantum_config=OPTIONS if known is None or state.tasks.names[task] in known else UNLEARNED,
         )
         for task, tried, costs in zip(state.open, state.tried, state.costs, strict=True)
     ]

@@ -30,6 +30,7 @@ from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.outcome_memory import OutcomeMemory
 from monkey_coder.quantum.preparation import prepare
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
+from monkey_coder.quantum.reward import utility
 from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.served_policy import ServedPolicy, TrainedParts
 from monkey_coder.quantum.thread_manager import ThreadManager
@@ -78,9 +79,12 @@ class Trainer:
         return self._learned
 
     def ask(
-        self, policy: ServedPolicy, state: EpisodeState, cost_weight: float
+        self, policy: ServedPolicy, state: EpisodeState, cost_weight: float, known: frozenset[str]
     ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """What a policy would try next, (n,), and whether that is worth more than keeping the rejected answer, (n,)."""
+        """What a policy would try next, (n,), and whether that is worth more than keeping the rejected answer, (n,).
+
+        Where the policy abstains, or the task is of a kind that is not `known`, the training means decide.
+        """
         snapshot = snapshot_of(state.models, {}, attempts=state.attempts)
         requests = as_requests(state, cost_weight)
         best = np.empty(len(requests), dtype=np.intp)
@@ -89,10 +93,13 @@ class Trainer:
             here = slice(start, start + BATCH)
             batch = prepare(requests[here], snapshot, self.embedder).batch
             valued = policy.value(batch)
-            q = np.where(batch.candidates, valued.q, -np.inf)
+            kinds = [state.tasks.names[task] in known for task in state.open[here]]
+            abstains = valued.estimate.far | ~np.array(kinds, dtype=np.bool_)
+            means = utility(batch.success, batch.cost_usd, batch.latency_s, batch.cost_weight, batch.latency_weight)
+            q = np.where(batch.candidates, np.where(abstains[:, None], means, valued.q), -np.inf)
             best[here] = q.argmax(axis=1)
             if state.tried.shape[1]:
-                worth_it[here] = q.max(axis=1) >= valued.look.stop
+                worth_it[here] = q.max(axis=1) >= np.where(abstains, 0.0, valued.look.stop)
         return best, worth_it
 
 
@@ -121,10 +128,12 @@ class Dqn:
     name: str = "dqn"
     seeded: ClassVar[bool] = False
     _policy: ServedPolicy | None = field(default=None, repr=False)
+    _known: frozenset[str] = frozenset()
     _models: Models | None = field(default=None, repr=False)
 
     def fit(self, train: TrainingView) -> None:
         """Train, or take what another router's fit on the same rows has trained."""
+        self._known = frozenset(train.tasks.names)
         learned = self.trainer.learned(train)
         snapshot = snapshot_of(train.models, {}, attempts=train.attempts)
         self._policy = ServedPolicy.bind(learned.parts, snapshot.table.refs, snapshot.model_features)
@@ -134,7 +143,7 @@ class Dqn:
         """Take the model of the highest Q, or stop where keeping the rejected answer is worth more."""
         if self._policy is None:
             raise RuntimeError("fit before you choose")
-        best, worth_it = self.trainer.ask(self._policy, state, cost_weight)
+        best, worth_it = self.trainer.ask(self._policy, state, cost_weight, self._known)
         return np.where(worth_it, best, STOP)
 
     def preference(self, tasks: Tasks, strong: int, weak: int) -> NDArray[np.float64]:
@@ -168,9 +177,11 @@ class Quantum:
     seeded: ClassVar[bool] = False
     _manager: QuantumRoutingManager | None = field(default=None, repr=False)
     _policy: ServedPolicy | None = field(default=None, repr=False)
+    _known: frozenset[str] = frozenset()
 
     def fit(self, train: TrainingView) -> None:
         """Build an engine around the training means and what was learned."""
+        self._known = frozenset(train.tasks.names)
         learned = self.trainer.learned(train)
         plain = snapshot_of(train.models, {}, attempts=train.attempts)
         self._policy = ServedPolicy.bind(learned.parts, plain.table.refs, plain.model_features)
@@ -191,7 +202,7 @@ class Quantum:
         """Ask the engine about every open task."""
         if self._manager is None or self._policy is None:
             raise RuntimeError("fit before you choose")
-        requests = as_requests(state, cost_weight)
+        requests = as_requests(state, cost_weight, self._known)
         column = {name: place for place, name in enumerate(state.models.names)}
         chosen = np.empty(len(requests), dtype=np.intp)
         for start in range(0, len(requests), BATCH):
@@ -200,7 +211,7 @@ class Quantum:
                     raise answer
                 chosen[row] = column[answer["model"]]
         if state.tried.shape[1]:
-            chosen[~self.trainer.ask(self._policy, state, cost_weight)[1]] = STOP
+            chosen[~self.trainer.ask(self._policy, state, cost_weight, self._known)[1]] = STOP
         return chosen
 
 
