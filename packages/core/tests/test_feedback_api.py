@@ -18,7 +18,7 @@ from servers import PATIENCE_S, Server, serving
 
 from monkey_coder.bootstrap import deployment_secret
 from monkey_coder.quantum.identifiers import SignedIds
-from monkey_coder.storage.opening import open_store
+from monkey_coder.storage.opening import FILE_NAME, open_store
 from monkey_coder.storage.port import START
 
 ROUTE, FEEDBACK, BATCH = "/v1/quantum/route", "/v1/quantum/feedback", "/v1/quantum/feedback/batch"
@@ -295,3 +295,23 @@ def test_what_was_acknowledged_survives_a_server_that_is_killed_and_is_known_to_
     assert set(acknowledged) <= stored
     with serving(tmp_path) as server, httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client:
         assert chances(client, ref, "debugging")[0] > fresh  # the next process begins with what the last one knew
+
+
+def test_without_a_store_reports_are_refused_for_now_and_requests_are_still_decided(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / FILE_NAME).write_bytes(b"this is no database" * 1000)
+    settings = {"MONKEY_CODER_EXPLORE": "false"}
+    with (
+        serving(tmp_path, settings=settings) as server,
+        httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client,
+    ):
+        answer = route(client)
+        for response in (
+            tell(client, answer, success=True),
+            client.post(BATCH, json={"reports": [{"decision_id": answer["decision_id"], "success": True}]}),
+            client.post(f"{PROVIDERS}/{answer['provider']}/override", json={"state": "drained"}),
+        ):
+            problem(response, 503, "store_unavailable")
+            assert int(response.headers["retry-after"]) >= 1
+        assert route(client)["provider"] == answer["provider"]
+        assert 'quantum_feedback_total{result="store_unavailable"} 2.0' in client.get("/metrics").text
