@@ -29,7 +29,7 @@ class Opinion(Value):
     """What one strategy thought of one model."""
 
     strategy: StrategyName
-    utility: Annotated[float, Field(description="In successes; a bonus for a preferred provider is included.")]
+    utility: Annotated[float, Field(description="In successes; what its provider adds or takes is included.")]
     success: Annotated[Probability | None, Field(description="Its own P(success); null when it estimates none.")]
 
 
@@ -45,7 +45,7 @@ class ModelView(Value):
     expected: Expected
     prior: Annotated[Probability, Field(description="P(success) for this kind of task, before any strategy.")]
     prior_evidence: Annotated[float, Field(ge=0.0, description="Outcomes that the prior is worth.")]
-    bonus: Annotated[float, Field(description="Successes added because the provider is preferred.")]
+    bonus: Annotated[float, Field(description="Successes added for its provider: preferred, or (below 0) failed.")]
     attempt: Annotated[Literal["rejected", "accepted"] | None, Field(description="How an earlier attempt ended.")]
     opinions: Annotated[tuple[Opinion, ...], Field(description="Of the strategies that had a say; none if excluded.")]
 

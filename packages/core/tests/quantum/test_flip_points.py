@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,7 +22,12 @@ from monkey_coder.quantum.explain import explain
 from monkey_coder.quantum.explanation import Explanation, FlipAxis, FlipPoint
 from monkey_coder.quantum.flip_points import MARGIN, Path, nearest_flips
 from monkey_coder.quantum.replay import Replay
-from monkey_coder.quantum.routing_strategies import objective_strategies
+from monkey_coder.quantum.routing_strategies import configured_strategies, objective_strategies
+from monkey_coder.quantum.served_policy import ServedPolicy
+from monkey_coder.quantum.state_encoder import encode_models
+
+if TYPE_CHECKING:
+    from monkey_coder.quantum.training_pipeline import TrainedPolicy
 
 chances = st.floats(0.05, 0.95).map(lambda x: round(x, 3))
 weights = st.floats(0.05, 1.0).map(lambda x: round(x, 3))
@@ -33,27 +38,35 @@ class Setting:
     """What is decided, and by whom."""
 
     models: tuple[Model, ...]
-    guesses: tuple[float, ...]
+    strategies: tuple[Any, ...]
     preferences: Mapping[str, Any]
     collapse: str
-    preferred: bool
+    preferred: bool = False
+    prompt: str = "Fix the failing test"
+    episode: str | None = None
+    embedder: Any = None
 
     def route(self, preferences: Mapping[str, Any] | None = None, models: tuple[Model, ...] | None = None) -> str:
         """The model that a real engine chooses; what is given replaces what is."""
-        strategies = (*objective_strategies(), Moody(self.guesses))
-        with engine(*strategies, models=table(*(models or self.models))) as manager:
+        with engine(*self.strategies, models=table(*(models or self.models)), embedder=self.embedder) as manager:
             decision: RoutingDecision = manager.route(self.request(preferences or self.preferences))
             return decision.ref
 
     def explain(self, instead: str | None) -> Explanation:
-        strategies = (*objective_strategies(), Moody(self.guesses))
-        return explained(self.request(self.preferences), *strategies, instead=instead, models=table(*self.models))
+        options = {"models": table(*self.models), "embedder": self.embedder}
+        return explained(self.request(self.preferences), *self.strategies, instead=instead, **options)
 
     def request(self, preferences: Mapping[str, Any]) -> Any:
         # With one thread the strategies answer in their order, so that the first to answer is always the same.
         options = {"collapse_strategy": self.collapse, "max_threads": 1}
         providers = [self.models[0].ref.partition("/")[0]] if self.preferred else []
-        return ask(preferences=preferences, options=options, preferred_providers=providers)
+        return ask(
+            self.prompt,
+            preferences=preferences,
+            options=options,
+            preferred_providers=providers,
+            episode_id=self.episode,
+        )
 
     def at(self, axis: FlipAxis, value: float, flip: FlipPoint | None = None) -> str:
         """The model chosen with one quantity moved to a value, asked for as a caller would."""
@@ -117,24 +130,20 @@ def some_settings(draw: st.DrawFn) -> Setting:
     budget = draw(st.one_of(st.none(), st.sampled_from([0.001, 0.01, 0.1])))
     return Setting(
         models,
-        tuple(draw(chances) for _ in models),
+        (*objective_strategies(), Moody(tuple(draw(chances) for _ in models))),
         preferences | {"quality_floor": floor, "max_cost_usd": budget},
         draw(st.sampled_from(COLLAPSE_NAMES)),
         draw(st.booleans()),
     )
 
 
-@settings(max_examples=60)
-@given(some_settings(), st.data())
-def test_routing_again_on_either_side_of_every_flip_point_finds_what_it_says(setting: Setting, data: Any) -> None:
-    instead = data.draw(st.sampled_from([model.ref for model in setting.models]))
-    try:
-        told = setting.explain(instead)
-    except ValueError:  # nothing was affordable, so nothing was recorded
-        assume(False)
+def check_flips(setting: Setting, instead: str) -> int:
+    """Route again on both sides of every flip point of a decision; returns how many there were."""
+    told = setting.explain(instead)
     assert told.today == told.winner == told.served == setting.route()
     assert told.notes == ()
     assert [axis.quantity for axis in told.flips][:3] == ["cost_weight", "quality_floor", "price"]
+    checked = 0
     for axis in told.flips:
         for flip, end, way in ((axis.lower, axis.lowest, -1), (axis.higher, axis.highest, 1)):
             if flip is None:
@@ -151,6 +160,35 @@ def test_routing_again_on_either_side_of_every_flip_point_finds_what_it_says(set
             else:
                 with pytest.raises(NoEligibleModelError):
                     setting.at(axis, flip.at, flip)
+            checked += 1
+    return checked
+
+
+@settings(max_examples=60)
+@given(some_settings(), st.data())
+def test_routing_again_on_either_side_of_every_flip_point_finds_what_it_says(setting: Setting, data: Any) -> None:
+    budget = setting.preferences["max_cost_usd"]
+    assume(budget is None or min(setting.cost_of(model) for model in setting.models) <= budget)
+    check_flips(setting, data.draw(st.sampled_from([model.ref for model in setting.models])))
+
+
+@pytest.mark.parametrize("collapse", COLLAPSE_NAMES)
+@pytest.mark.parametrize("episode", [None, "an episode of several attempts"])
+def test_flip_points_of_a_trained_policy_are_true(
+    trained_policy: TrainedPolicy, collapse: str, episode: str | None
+) -> None:
+    from colours import CHANCES, MODELS, ColourEmbedder  # which needs what training needs
+
+    models = tuple(Model(ref, success=0.4, request_usd=0.2 if ref == "made/dear" else 0.02) for ref in CHANCES["red"])
+    # The policy keeps what it was told of the models, whatever they come to cost.
+    policy = ServedPolicy.bind(trained_policy.parts, MODELS.refs, encode_models(MODELS))
+    strategies = tuple(configured_strategies(policy, trained_policy.memory).values())
+    checked = 0
+    for number, value in enumerate((0.3, 1.0, 5.0)):
+        prompt = f"make it {('red', 'blue', 'green')[number]}, number 9 9"
+        setting = Setting(models, strategies, {"value_usd": value}, collapse, False, prompt, episode, ColourEmbedder())
+        checked += check_flips(setting, "made/dear")
+    assert checked
 
 
 # By hand: one strategy, utility = P(success) - lambda * cost
