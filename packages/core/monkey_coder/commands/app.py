@@ -31,7 +31,7 @@ app = typer.Typer(
 app.add_typer(catalog.app, name="catalog")
 app.command()(serve.serve)
 app.command()(route.route)
-app.command()(evaluate.evaluate)
+evaluate.register(app)
 app.command(cls=train.TrainCommand, epilog=train.EXAMPLES)(train.train)
 app.add_typer(policy.app, name="policy")
 
