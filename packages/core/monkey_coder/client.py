@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 from uuid import uuid4
 
 import httpx
@@ -153,9 +153,6 @@ class _Course:
             return EpisodeResult("attempts", tuple(self.tries))
         return None
 
-    def no_model(self) -> EpisodeResult:
-        return EpisodeResult("no_model", tuple(self.tries))
-
 
 @dataclass
 class _Patience:
@@ -266,7 +263,7 @@ class RoutingClient:
                     raise
                 if course.tries:
                     self.feedback(course.report(final=True))
-                return course.no_model()
+                return EpisodeResult("no_model", tuple(course.tries))
             try:
                 tried = attempt(decision)
             except BaseException:
@@ -291,16 +288,7 @@ class RoutingClient:
 
 
 class AsyncRoutingClient:
-    """The same for an event loop.
-
-    Args:
-        base_url: Such as ``http://127.0.0.1:8000``.
-        api_key: Sent as a bearer token, if given.
-        timeout_s: Of one request.
-        retries: Further tries after a 503 or a broken connection; each waits at least what `Retry-After` says.
-        transport: Instead of the network, for tests.
-        sleep: Waits so many seconds.
-    """
+    """The same for an event loop; the arguments are those of `RoutingClient`, their calls asynchronous."""
 
     def __init__(
         self,
@@ -358,7 +346,7 @@ class AsyncRoutingClient:
                     raise
                 if course.tries:
                     await self.feedback(course.report(final=True))
-                return course.no_model()
+                return EpisodeResult("no_model", tuple(course.tries))
             try:
                 tried = await attempt(decision)
             except Exception:
@@ -412,17 +400,12 @@ def _nothing_left(error: RoutingError) -> bool:
 def _answered(response: httpx.Response | None, broken: httpx.TransportError | None) -> httpx.Response:
     """The answer if it is a good one, an error otherwise."""
     if response is None:
-        raise RoutingError(_problem(0, "unreachable", f"the engine cannot be reached: {broken}")) from broken
+        detail = f"the engine cannot be reached: {broken}"
+        raise RoutingError(Problem(title="Unreachable", status=0, code="unreachable", detail=detail)) from broken
     if response.status_code >= 400:
         try:
             raise RoutingError(Problem.model_validate_json(response.content))
         except ValueError as error:  # it was not the engine that answered
-            raise RoutingError(
-                _problem(response.status_code, "http_error", f"status {response.status_code}: {response.text[:200]}")
-            ) from error
+            status, detail = response.status_code, f"status {response.status_code}: {response.text[:200]}"
+            raise RoutingError(Problem(title="Error", status=status, code="http_error", detail=detail)) from error
     return response
-
-
-def _problem(status: int, code: str, detail: str) -> Problem:
-    said: dict[str, Any] = {"title": code, "status": status, "code": code, "detail": detail}
-    return Problem(**said)
