@@ -13,6 +13,8 @@ from monkey_coder.quantum.selection_learning import OVERRIDES, read_overrides
 PROVIDERS_PATH: Final = "/v1/quantum/providers"
 OVERRIDE_PATH: Final = "/v1/quantum/providers/{name}/override"
 
+_KEPT: Final = 20
+"""Earlier overrides of a provider that are kept, with their reasons."""
 _TRIES: Final = 10
 """Times that an override is written while others write the same one."""
 
@@ -34,7 +36,7 @@ def override_provider(engine: Engine, name: str, wanted: OverrideRequest) -> dic
     for _ in range(_TRIES):
         stands = engine.store.document(OVERRIDES, name)
         version = 0 if stands is None else stands.version
-        if engine.store.put_document(OVERRIDES, name, wanted.state.encode(), version):
+        if engine.store.put_document(OVERRIDES, name, wanted.model_dump_json().encode(), version, _KEPT):
             engine.following.providers.override(read_overrides(engine.store))
             engine.following.follower.publish_availability()
             (report,) = [r for r in engine.following.providers.report() if r.breaker.name == name]

@@ -16,9 +16,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
+from pydantic import ValidationError
+
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.errors import RouterError, StoreFormatError
-from monkey_coder.models import TASK_TYPES, TaskType
+from monkey_coder.models import TASK_TYPES, OverrideRequest, TaskType
 from monkey_coder.ports import Clock, DecisionEvent
 from monkey_coder.quantum.capability_profiler import Observation, Profiles
 from monkey_coder.quantum.decision_record import decode
@@ -29,7 +31,7 @@ from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
 from monkey_coder.storage.port import START, OutcomeRow, Store
 
 OVERRIDES: Final = "provider_override"
-"""Kind of the documents in which operators' overrides are kept, one per provider."""
+"""Kind of the documents in which operators' overrides are kept, as they were sent, one per provider."""
 
 _BULK: Final = 1_000
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
@@ -351,11 +353,8 @@ def read_overrides(store: Store) -> dict[str, Override]:
     """
     found: dict[str, Override] = {}
     for name, document in store.documents(OVERRIDES).items():
-        match document.value:
-            case b"drained":
-                found[name] = "drained"
-            case b"available":
-                found[name] = "available"
-            case _:
-                pass  # automatic
+        try:
+            found[name] = OverrideRequest.model_validate_json(document.value).state
+        except ValidationError as error:  # of another release: automatic, and no reason to stop learning
+            _log.warning("the override of %s cannot be read: %s", name, error)
     return found

@@ -212,11 +212,14 @@ def test_errors_open_the_breaker_in_every_process_and_say_nothing_of_quality(pro
 
 
 def test_an_operator_drains_a_provider_for_everybody(process: Process, other: Process) -> None:
-    assert process.store.put_document(OVERRIDES, "mid", b"drained", 0)
+    assert process.store.put_document(OVERRIDES, "mid", b'{"state": "drained"}', 0)
     for one in (process, other):
         one.learn(after_s=1.0)
         assert one.live().table.available.tolist() == [True, False, True]
-    process.store.put_document(OVERRIDES, "mid", b"auto", 1)
+    process.store.put_document(OVERRIDES, "mid", b'{"state": "auto"}', 1)
+    process.learn(after_s=1.0)
+    assert process.live().table.available.all()
+    process.store.put_document(OVERRIDES, "mid", b"of another release", 2)
     process.learn(after_s=1.0)
     assert process.live().table.available.all()
 
