@@ -74,6 +74,8 @@ class RedisStore(Store):
             raise ValueError(f"namespace {namespace!r}: use letters, digits and ._:- only")
         self._client = cast("Any", client)  # the library's types speak of its asynchronous client, too
         self._prefix = f"{namespace}:{SCHEMA_VERSION}:"
+        # A transaction is synced once, and the commands of a long pipeline by the dozen; a Cluster has no such thing.
+        self._bulk = {"transaction": not isinstance(client, RedisCluster)}
         self._now = wall_clock
         self._retention = retention or Retention()
         self._times = self._key("decisions", "times")
@@ -117,7 +119,7 @@ class RedisStore(Store):
         for start in range(0, len(rows), _CHUNK):
             chunk = keyed[start : start + _CHUNK]
             with _explained():
-                pipe = self._client.pipeline(transaction=False)
+                pipe = self._client.pipeline(**self._bulk)
                 for key, row in chunk:
                     pipe.set(self._payload(key), row.payload, px=lifetime_ms, nx=True)
                 # last: who finds an id here finds its payload; reversed: of an id that comes twice the first stays
@@ -132,9 +134,7 @@ class RedisStore(Store):
     @override
     def recent_decisions(self, since_s: float, limit: int) -> Sequence[DecisionRow]:
         with _explained():
-            found = self._client.zrange(
-                self._times, "+inf", since_s, desc=True, byscore=True, offset=0, num=limit, withscores=True
-            )
+            found = self._client.zrevrangebyscore(self._times, "+inf", since_s, 0, limit, withscores=True)
             return self._rows([(key, float(time_s)) for key, time_s in found])
 
     @override
@@ -301,7 +301,7 @@ class RedisStore(Store):
             outcomes = self._run(scripts.TRIM_OUTCOMES, self._log, since_ms, keep.max_outcomes, max_rows)
             ids = self._run(scripts.TRIM_DECISIONS, [self._times], since_s, keep.max_decisions, max_rows)
             if ids:  # a crash just here leaves payloads behind, until their time to live ends
-                pipe = self._client.pipeline(transaction=False)
+                pipe = self._client.pipeline(**self._bulk)
                 for decision_id in ids:
                     pipe.unlink(self._payload(decision_id))
                 pipe.execute()

@@ -10,7 +10,6 @@ from typing import Any, Final
 from typing_extensions import override
 
 from monkey_coder.storage.port import (
-    BEGINNING,
     Appended,
     DecisionRow,
     Document,
@@ -31,8 +30,8 @@ _STREAMED: Final = f"seq, {_OUTCOME}, replaced_at, replaced_payload"
 class SqliteStore(Store):
     """Keeps everything in one file.
 
-    Decisions survive the end of any process once a method returns, and outcomes, policies and documents that of
-    the machine, too. Put the file on a local disk: SQLite's locks and its shared memory do not work over a network.
+    Decisions, outcomes, policies and documents survive a power cut once a method returns, and all else the end of
+    any process. Put the file on a local disk: SQLite's locks and its shared memory do not work over a network.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class SqliteStore(Store):
     @override
     def append_decisions(self, rows: Sequence[DecisionRow]) -> None:
         require_storable(rows)
-        with self._file.write(durable=False) as db:
+        with self._file.write(durable=True) as db:
             added = db.executemany(
                 "INSERT INTO decisions VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING",
                 [(row.id, row.time_s, row.payload) for row in rows],
@@ -252,32 +251,11 @@ class SqliteStore(Store):
 
     @override
     def trim(self, now_s: float, max_rows: int = 500) -> int:
-        # The end of what goes is a place and not a number of rows: two processes that trim at once remove it once.
         keep = self._retention
-        removed = 0
-        (logged,) = self._one("SELECT decisions FROM logged")
-        aged = "SELECT count(*) FROM (SELECT time_s FROM decisions ORDER BY time_s, id LIMIT ?) WHERE time_s < ?"
-        surplus = max(logged - keep.max_decisions, self._one(aged, max_rows, now_s - keep.max_decision_age_s)[0])
-        if surplus > 0:
-            last = self._one(
-                "SELECT time_s, id FROM decisions ORDER BY time_s, id LIMIT 1 OFFSET ?", min(surplus, max_rows) - 1
+        with self._file.write(durable=False) as db:  # finding what goes, too: another process may trim at once
+            return _trim_decisions(db, keep.max_decisions, now_s - keep.max_decision_age_s, max_rows) + _trim_outcomes(
+                db, keep.max_outcomes, now_s - keep.max_outcome_age_s, max_rows
             )
-            with self._file.write(durable=False) as db:
-                removed = db.execute("DELETE FROM decisions WHERE (time_s, id) <= (?, ?)", last or BEGINNING).rowcount
-                db.execute("UPDATE logged SET decisions = decisions - ?", (removed,))
-        (first,) = self._one("SELECT min(seq) FROM outcomes")
-        if first is not None:
-            end = int(self.outcomes_end()) - keep.max_outcomes
-            aged = (
-                "SELECT max(seq) FROM (SELECT seq, appended_at AS at FROM outcomes ORDER BY seq LIMIT ?) WHERE at < ?"
-            )
-            (old,) = self._one(aged, max_rows, now_s - keep.max_outcome_age_s)
-            end = min(max(end, old or 0), first + max_rows - 1)
-            if end >= first:
-                with self._file.write(durable=False) as db:
-                    removed += db.execute("DELETE FROM outcomes WHERE seq <= ?", (end,)).rowcount
-                    db.execute("DELETE FROM pending WHERE seq <= ?", (end,))
-        return removed
 
     @override
     def ping(self) -> None:
@@ -328,3 +306,29 @@ def _streamed(row: Sequence[Any]) -> StreamedOutcome:
         None if replaced_at is None else OutcomeRow(current.decision_id, current.model, replaced_at, replaced_payload)
     )
     return StreamedOutcome(str(seq), current, replaces)
+
+
+def _trim_decisions(db: Connection, most: int, oldest_s: float, max_rows: int) -> int:
+    (logged,) = db.execute("SELECT decisions FROM logged").fetchone()
+    oldest = "SELECT id, time_s FROM decisions ORDER BY time_s, id LIMIT ?"
+    (aged,) = db.execute(f"SELECT count(*) FROM ({oldest}) WHERE time_s < ?", (max_rows, oldest_s)).fetchone()  # noqa: S608 constants
+    surplus = min(max(logged - most, aged), max_rows)
+    if surplus > 0:
+        db.execute(f"DELETE FROM decisions WHERE id IN (SELECT id FROM ({oldest}))", (surplus,))  # noqa: S608 constants
+        db.execute("UPDATE logged SET decisions = decisions - ?", (surplus,))
+    return max(int(surplus), 0)
+
+
+def _trim_outcomes(db: Connection, most: int, oldest_s: float, max_rows: int) -> int:
+    # asked for in one aggregate, SQLite would read the whole table
+    ends = "SELECT (SELECT min(seq) FROM outcomes), (SELECT max(seq) FROM outcomes)"
+    first, last = db.execute(ends).fetchone()
+    if first is None:
+        return 0
+    aged = "SELECT max(seq) FROM (SELECT seq, appended_at FROM outcomes ORDER BY seq LIMIT ?) WHERE appended_at < ?"
+    (old,) = db.execute(aged, (max_rows, oldest_s)).fetchone()
+    end = min(max(last - most, old or 0), first + max_rows - 1)  # numbered without gaps
+    if end >= first:
+        db.execute("DELETE FROM outcomes WHERE seq <= ?", (end,))
+        db.execute("DELETE FROM pending WHERE seq <= ?", (end,))
+    return max(int(end) - int(first) + 1, 0)

@@ -197,4 +197,4 @@ def machine(make_opener) -> type[RuleBasedStateMachine]:
 
 
 def test_any_history_leaves_what_it_should(make_opener) -> None:
-    run_state_machine_as_test(machine(make_opener), settings=settings(max_examples=25, stateful_step_count=30))
+    run_state_machine_as_test(machine(make_opener), settings=settings(max_examples=20, stateful_step_count=25))
