@@ -11,7 +11,7 @@ import httpx
 ROUTE = "/v1/quantum/route"
 ROUTES = (ROUTE, "/v1/route")
 PROMPT = "Fix the race condition in our LRU cache: two threads evict the same entry, and the test fails."
-STRATEGIES = {"task_optimized", "cost_efficient", "performance", "balanced"}
+STRATEGIES = {"dqn", "memory", "task_optimized", "cost_efficient", "performance", "balanced"}
 
 # The request of the contract with every field at its default.
 EVERY_DEFAULT: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -268,28 +268,33 @@ def sentence(
 
 def _chain(decided: Decided, length: int) -> NDArray[np.int64]:
     """(B, K) the served model first, then the ranking without it, as far as answers tell of it."""
-    order, column = decided.ranking.order, decided.served.column
-    keyed = np.where(order == column[:, None], -1, np.arange(order.shape[1]))
-    chain = np.take_along_axis(order, np.argsort(keyed, axis=1, kind="stable"), axis=1)
-    return chain[:, : length + 1]
+    order = decided.ranking.order
+    if decided.served.explored.any():
+        keyed = np.where(order == decided.served.column[:, None], -1, np.arange(order.shape[1]))
+        order = order[np.arange(len(order))[:, None], np.argsort(keyed, axis=1, kind="stable")]
+    return order[:, : length + 1]
+
+
+_SCALES: Final = np.array([1e4, 1e4, 1e4, 1e8, 1e1, 1e4])
+"""One over the last place told of success, low, high, USD, milliseconds and utility."""
 
 
 def _numbers(prepared: Prepared, decided: Decided, order: NDArray[np.int64]) -> list[list[list[float]]]:
     """Success, low, high, USD, milliseconds and utility of the first models of each chain."""
     batch, estimates = prepared.batch, decided.estimates
-    columns: tuple[tuple[NDArray[np.floating], int], ...] = (
-        (estimates.success, 4),
-        (estimates.low, 4),
-        (estimates.high, 4),
-        (prepared.gated.cost_usd, 8),
-        (batch.latency_s * np.float32(1e3), 1),
-        (decided.ranking.utility, 4),
-    )
-    stacked = np.empty((*order.shape, len(columns)), dtype=np.float64)
-    for place, (values, digits) in enumerate(columns):
-        stacked[..., place] = np.take_along_axis(values, order, axis=1)
-        stacked[..., place].round(digits, out=stacked[..., place])
-    numbers: list[list[list[float]]] = stacked.tolist()
+    stacked = np.empty((*batch.candidates.shape, len(_SCALES)), dtype=np.float64)
+    stacked[..., 0] = estimates.success
+    stacked[..., 1] = estimates.low
+    stacked[..., 2] = estimates.high
+    stacked[..., 3] = prepared.gated.cost_usd
+    stacked[..., 4] = batch.latency_s
+    stacked[..., 4] *= 1e3
+    stacked[..., 5] = decided.ranking.utility
+    told = stacked[np.arange(len(order))[:, None], order]
+    told *= _SCALES
+    np.rint(told, out=told)
+    told /= _SCALES
+    numbers: list[list[list[float]]] = told.tolist()
     return numbers
 
 

@@ -106,8 +106,10 @@ def mean_utility(ballots: Ballots, weights: FloatArray) -> FloatArray:
 
 
 def first_choices(ballots: Ballots) -> IntArray:
-    """(S, B) the column that each strategy puts first."""
-    return best_first(ballots.utility, ballots)[..., 0]
+    """(S, B) the column that each strategy puts first; as the first of `best_first`, without sorting the others."""
+    keyed = np.where(ballots.candidates, ballots.utility, -np.inf)
+    tied = keyed == keyed.max(axis=-1, keepdims=True)
+    return np.asarray(np.where(tied, ballots.cost_usd, np.inf).argmin(axis=-1))
 
 
 def best_first(utility: NDArray[np.floating], ballots: Ballots) -> IntArray:
@@ -198,9 +200,10 @@ def _ranked(order: IntArray, utility: FloatArray, ballots: Ballots) -> Ranking:
 
 def nearness(winner: IntArray, first: IntArray, ballots: Ballots) -> FloatArray:
     """(S, B) how near the winner comes to each strategy's own best: 1 where it is that, falling with the regret."""
-    own = np.take_along_axis(ballots.utility, first[..., None], axis=2)[..., 0]
-    got = np.take_along_axis(ballots.utility, np.broadcast_to(winner, first.shape)[..., None], axis=2)[..., 0]
-    return np.asarray(np.where(ballots.voting, np.exp((got - own) / NEAR), 0.0), dtype=np.float32)
+    strategies, rows = np.arange(len(first))[:, None], np.arange(len(winner))
+    own = ballots.utility[strategies, rows, first]
+    got = ballots.utility[strategies, rows, winner]
+    return np.asarray(np.where(ballots.voting, np.exp(np.minimum(got - own, 0.0) / NEAR), 0.0), dtype=np.float32)
 
 
 def put_first(column: IntArray, ranking: Ranking, ballots: Ballots) -> Ranking:
@@ -220,4 +223,4 @@ def _move_to_front(order: IntArray, column: IntArray) -> IntArray:
     """Move one column of each row to the front and keep the order of the others."""
     behind = order != column[:, None]
     keyed = np.where(behind, np.arange(1, order.shape[1] + 1), 0)
-    return np.take_along_axis(order, np.argsort(keyed, axis=1, kind="stable"), axis=1)
+    return order[np.arange(len(order))[:, None], np.argsort(keyed, axis=1, kind="stable")]
