@@ -83,7 +83,8 @@ class Trainer:
     ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """What a policy would try next, (n,), and whether that is worth more than keeping the rejected answer, (n,).
 
-        Where the policy abstains, or the task is of a kind that is not `known`, the training means decide.
+        Where the task is of a kind that is not `known`, the training means decide. Where a prompt is merely far from
+        the training prompts, the policy itself plans on the means.
         """
         snapshot = snapshot_of(state.models, {}, attempts=state.attempts)
         requests = as_requests(state, cost_weight)
@@ -93,8 +94,7 @@ class Trainer:
             here = slice(start, start + BATCH)
             batch = prepare(requests[here], snapshot, self.embedder).batch
             valued = policy.value(batch)
-            kinds = [state.tasks.names[task] in known for task in state.open[here]]
-            abstains = valued.estimate.far | ~np.array(kinds, dtype=np.bool_)
+            abstains = np.array([state.tasks.names[task] not in known for task in state.open[here]], dtype=np.bool_)
             means = utility(batch.success, batch.cost_usd, batch.latency_s, batch.cost_weight, batch.latency_weight)
             q = np.where(batch.candidates, np.where(abstains[:, None], means, valued.q), -np.inf)
             best[here] = q.argmax(axis=1)
@@ -118,7 +118,7 @@ def outcome_data(view: TrainingView, embedder: TextEmbedder) -> OutcomeData:
 
 @dataclass
 class Dqn:
-    """The learned policy alone; where it abstains, it follows the training means, which is all it then has.
+    """The learned policy alone; on kinds of tasks that it was not trained on it follows the training means.
 
     Attributes:
         trainer: Shared with the other learned routers.

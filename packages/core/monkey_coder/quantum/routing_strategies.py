@@ -57,6 +57,9 @@ class ObjectiveStrategy:
 class DqnStrategy:
     """Follows the trained policy; abstains on requests that are far from all it was trained on.
 
+    In an episode it speaks even then: it falls back to each model's mean, but how failures go together, and so which
+    order of attempts is best, it still knows better than those who look one attempt ahead.
+
     Attributes:
         policy: Bound to the table of the batches; None while there is no policy.
     """
@@ -73,7 +76,7 @@ class DqnStrategy:
         return Scores(
             utility=valuation.q,
             confidence=trust(evidence, batch),
-            abstains=valuation.estimate.far,
+            abstains=valuation.estimate.far & (batch.attempts_left <= 1),
             success=valuation.look.success,
             evidence=evidence,
         )

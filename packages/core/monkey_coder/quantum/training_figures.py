@@ -31,7 +31,7 @@ TOLERANCE: Final = 0.003
 """Utility, in successes, whose loss costs a strategy all but 1/e of its trust."""
 
 BELIEF_TASKS: Final = 300.0
-BELIEVED_LOSS: Final[Mapping[str, float]] = MappingProxyType({"dqn": 0.0, "memory": 0.002})
+BELIEVED_LOSS: Final[Mapping[str, float]] = MappingProxyType({"dqn": 0.0, "memory": 0.005})
 BELIEVED_LOSS_OF_OTHERS: Final = 0.02
 """What strategies are believed to lose before any task was played: those that read no outcome know only the means."""
 
