@@ -67,6 +67,11 @@ class DqnStrategy:
     policy: ServedPolicy | None
     name: ClassVar[str] = "dqn"
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is no policy, and so no opinion on anything."""
+        return self.policy is None
+
     def score(self, batch: RouteBatch) -> Scores:
         """Value every candidate, the attempts that may follow included."""
         if self.policy is None:
@@ -96,6 +101,11 @@ class MemoryStrategy:
     memory: OutcomeMemory | None
     policy: ServedPolicy | None
     name: ClassVar[str] = "memory"
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no memory, and so no opinion on anything."""
+        return self.memory is None
 
     def score(self, batch: RouteBatch) -> Scores:
         """Judge every candidate by its neighbours' outcomes."""

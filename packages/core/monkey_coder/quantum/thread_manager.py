@@ -152,6 +152,14 @@ def require_countable(scores: Scores, batch: RouteBatch) -> None:
         raise ValueError("confidence holds entries that are no finite numbers")
 
 
+def is_idle(strategy: Strategy) -> bool:
+    """Whether a strategy says of itself that it has no opinion on anything for now, by an attribute `idle`.
+
+    Such a one is asked on the spot: there is nothing that could take long, and a thread for it would cost more.
+    """
+    return bool(getattr(strategy, "idle", False))
+
+
 class _FanOut:
     """The threads of one batch, and the moment at which there is nothing left to wait for."""
 
@@ -262,10 +270,13 @@ class ThreadManager:
             One outcome per strategy, in their order.
         """
         threads = [QuantumThread(strategy, self.clock) for strategy in strategies]
-        able = [thread for thread in threads if self._may_run(thread.strategy.name)]
+        idle = [thread for thread in threads if is_idle(thread.strategy)]
+        able = [thread for thread in threads if thread not in idle and self._may_run(thread.strategy.name)]
         fan_out = _FanOut(able, batch, enough)
         for _ in range(min(max_threads or len(able), len(able))):
             self._pool.submit(fan_out.run_lane)
+        for thread in idle:
+            thread.run(batch)
         fan_out.wait(timeout_s)
         for thread in threads:
             self._settle(thread, asked=thread in able, satisfied=fan_out.satisfied)
@@ -306,7 +317,7 @@ class ThreadManager:
     def _settle(self, thread: QuantumThread, *, asked: bool, satisfied: bool) -> None:
         thread.move("CANCELLED" if asked and satisfied else "TIMEOUT")
         with self._lock:
-            slot = self._slots[thread.strategy.name]
+            slot = self._slots.setdefault(thread.strategy.name, _Slot())
             if thread.started and not thread.returned and thread.status != "SUCCESS":
                 slot.abandoned.append(thread)
             if thread.status == "SUCCESS":

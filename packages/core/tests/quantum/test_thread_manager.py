@@ -14,6 +14,7 @@ import pytest
 from builders import Failing, Fixed, Held, SetClock, route_batch
 
 from monkey_coder.ports import RouteBatch, Scores
+from monkey_coder.quantum.routing_strategies import abstention
 from monkey_coder.quantum.thread_manager import (
     BenchRules,
     ThreadManager,
@@ -346,3 +347,20 @@ def test_closing_does_not_wait_for_a_stuck_strategy() -> None:
         started = time.monotonic()
         threads.close()
         assert time.monotonic() - started < PATIENT_S / 2
+
+
+def test_a_strategy_without_an_opinion_on_anything_needs_no_thread() -> None:
+    where: list[str] = []
+
+    class Resting:
+        name = "resting"
+        idle = True
+
+        def score(self, batch: RouteBatch) -> Scores:
+            where.append(threading.current_thread().name)
+            return abstention(batch)
+
+    with manager() as threads:
+        outcomes = threads.run([Resting(), fixed("busy")], BATCH, PATIENT_S)
+    assert [outcome.status for outcome in outcomes] == ["SUCCESS", "SUCCESS"]
+    assert where == [threading.current_thread().name]
