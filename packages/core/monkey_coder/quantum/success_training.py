@@ -101,7 +101,7 @@ class SuccessOptions:
     least_family: int = 5
     family_penalty: float = 1.0
     most_references: int = 512
-    far_share: float = 0.02
+    far_share: float = 0.01
 
     def __post_init__(self) -> None:
         for knob in ("members", "least_family"):
