@@ -43,6 +43,7 @@ class ObjectiveStrategy:
 
     name: str
     objective: Objective
+    instant: ClassVar[bool] = True
 
     def score(self, batch: RouteBatch) -> Scores:
         """Score every candidate; never abstains, for every model has a prior."""
@@ -68,8 +69,8 @@ class DqnStrategy:
     name: ClassVar[str] = "dqn"
 
     @property
-    def idle(self) -> bool:
-        """Whether there is no policy, and so no opinion on anything."""
+    def instant(self) -> bool:
+        """Whether it needs no thread: without a policy it has no opinion on anything."""
         return self.policy is None
 
     def score(self, batch: RouteBatch) -> Scores:
@@ -103,8 +104,8 @@ class MemoryStrategy:
     name: ClassVar[str] = "memory"
 
     @property
-    def idle(self) -> bool:
-        """Whether there is no memory, and so no opinion on anything."""
+    def instant(self) -> bool:
+        """Whether it needs no thread: without a memory it has no opinion on anything."""
         return self.memory is None
 
     def score(self, batch: RouteBatch) -> Scores:

@@ -169,12 +169,12 @@ def require_countable(scores: Scores, batch: RouteBatch) -> None:
         raise ValueError("confidence holds entries that are no finite numbers")
 
 
-def is_idle(strategy: Strategy) -> bool:
-    """Whether a strategy says of itself that it has no opinion on anything for now, by an attribute `idle`.
+def is_instant(strategy: Strategy) -> bool:
+    """Whether a strategy says of itself, by an attribute `instant`, that it is a few steps of arithmetic and no more.
 
-    Such a one is asked on the spot: there is nothing that could take long, and a thread for it would cost more.
+    Such a one runs in the calling thread, which would else only wait: handing it over costs more than it does.
     """
-    return bool(getattr(strategy, "idle", False))
+    return bool(getattr(strategy, "instant", False))
 
 
 class _FanOut:
@@ -183,22 +183,31 @@ class _FanOut:
     def __init__(
         self,
         threads: Iterable[QuantumThread],
+        instant: Sequence[QuantumThread],
         batch: RouteBatch,
         enough: Callable[[Sequence[ThreadOutcome]], bool] | None,
     ) -> None:
         self._batch = batch
         self._enough = enough
         self._waiting = deque(threads)
-        self._left = len(self._waiting)
+        self._instant = deque(instant)
+        self._left = len(self._waiting) + len(self._instant)
         self._changed = threading.Condition()
         self.arrived: list[QuantumThread] = []
         self.satisfied = False
 
     def run_lane(self) -> None:
         """Run threads one after the other until none is left or needed; called in the pool, once for each lane."""
+        self._run(self._waiting)
+
+    def run_instant(self) -> None:
+        """Run the instant ones; called in the thread that waits for the others."""
+        self._run(self._instant)
+
+    def _run(self, queue: deque[QuantumThread]) -> None:
         while not self.satisfied:
             try:
-                thread = self._waiting.popleft()
+                thread = queue.popleft()
             except IndexError:  # asking for its length first would race with the other lanes
                 return
             thread.run(self._batch)
@@ -281,24 +290,23 @@ class ThreadManager:
             strategies: Whom to ask.
             batch: What to score.
             timeout_s: Deadline of the whole fan-out in seconds.
-            max_threads: At most so many run at the same time; None: one per strategy, but those that have proven
-                quicker than handing work to a thread share two.
+            max_threads: At most so many run at the same time; None: one per strategy. Instant ones need none, and
+                those that have proven quicker than handing work to a thread share two.
             enough: Looks at the successes so far, in order of arrival; once it returns True the others are cancelled.
 
         Returns:
             One outcome per strategy, in their order.
         """
         threads = [QuantumThread(strategy, self.clock) for strategy in strategies]
-        idle = [thread for thread in threads if is_idle(thread.strategy)]
-        able = [thread for thread in threads if thread not in idle and self._may_run(thread.strategy.name)]
-        fan_out = _FanOut(able, batch, enough)
+        instant = [thread for thread in threads if is_instant(thread.strategy)]
+        able = [thread for thread in threads if thread not in instant and self._may_run(thread.strategy.name)]
+        fan_out = _FanOut(able, instant, batch, enough)
         for _ in range(min(max_threads or len(able), self._lanes(able))):
             self._pool.submit(fan_out.run_lane)
-        for thread in idle:
-            thread.run(batch)
+        fan_out.run_instant()
         fan_out.wait(timeout_s)
         for thread in threads:
-            self._settle(thread, asked=thread in able, satisfied=fan_out.satisfied)
+            self._settle(thread, asked=thread in able or thread in instant, satisfied=fan_out.satisfied)
         arrival = {id(thread): rank for rank, thread in enumerate(fan_out.arrived)}
         return [thread.outcome(arrival.get(id(thread))) for thread in threads]
 

@@ -349,18 +349,18 @@ def test_closing_does_not_wait_for_a_stuck_strategy() -> None:
         assert time.monotonic() - started < PATIENT_S / 2
 
 
-def test_a_strategy_without_an_opinion_on_anything_needs_no_thread() -> None:
+def test_an_instant_strategy_runs_where_the_others_are_waited_for() -> None:
     where: list[str] = []
 
-    class Resting:
-        name = "resting"
-        idle = True
+    class Instant:
+        name = "instant"
+        instant = True
 
         def score(self, batch: RouteBatch) -> Scores:
             where.append(threading.current_thread().name)
             return abstention(batch)
 
     with manager() as threads:
-        outcomes = threads.run([Resting(), fixed("busy")], BATCH, PATIENT_S)
+        outcomes = threads.run([Instant(), fixed("busy")], BATCH, PATIENT_S)
     assert [outcome.status for outcome in outcomes] == ["SUCCESS", "SUCCESS"]
     assert where == [threading.current_thread().name]
