@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -237,14 +236,12 @@ class TestAnyPrompt:
         assert read("Sum up: " + filler + filler + " Fix the deadlock").complexity > 0.6
 
     @pytest.mark.parametrize("char", ["x", "word ", "字", "\n1. ", "``` ", "😀"])
-    def test_a_megabyte_costs_well_under_five_milliseconds(self, char: str) -> None:
-        request = ExecuteRequest(prompt=char * (1_000_000 // len(char)))
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            analyse(request)
-            times.append(time.perf_counter() - started)
-        assert min(times) < 0.005
+    def test_the_middle_of_a_megabyte_is_not_read(self, char: str) -> None:
+        prompt = (char * (1_000_000 // len(char)))[:1_000_000]
+        middle = " traceback deadlock kubernetes security " * 5_000
+        changed = prompt[:400_000] + middle + prompt[400_000 + len(middle) :]
+        assert len(changed) == len(prompt)
+        assert analyse(ExecuteRequest(prompt=changed)) == analyse(ExecuteRequest(prompt=prompt))
 
 
 class TestSlashCommandsAndPersonas:
