@@ -99,7 +99,7 @@ class Trainer:
             q = np.where(batch.candidates, np.where(abstains[:, None], means, valued.q), -np.inf)
             best[here] = q.argmax(axis=1)
             if state.tried.shape[1]:
-                worth_it[here] = q.max(axis=1) >= np.where(abstains, 0.0, valued.look.stop)
+                worth_it[here] = q.max(axis=1) >= np.where(abstains, 0.0, valued.stop)
         return best, worth_it
 
 
@@ -156,7 +156,7 @@ class Dqn:
         )
         snapshot = snapshot_of(self._models, {}, attempts=1)
         batch = prepare(as_requests(state, 0.0), snapshot, self.trainer.embedder).batch
-        success = self._policy.value(batch).look.success.astype(np.float64)
+        success = self._policy.value(batch).success.astype(np.float64)
         return np.asarray(success[:, strong] - success[:, weak])
 
 

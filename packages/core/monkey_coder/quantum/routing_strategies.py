@@ -83,7 +83,7 @@ class DqnStrategy:
             utility=valuation.q,
             confidence=trust(evidence, batch),
             abstains=valuation.estimate.far & (batch.attempts_left <= 1),
-            success=valuation.look.success,
+            success=valuation.success,
             evidence=evidence,
         )
 

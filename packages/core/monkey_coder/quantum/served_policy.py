@@ -50,12 +50,14 @@ class Valuation:
 
     Attributes:
         estimate: P(success) before any attempt.
-        look: The lookahead.
+        success: (B, M) expected score of each model's answer, the rejections so far counted in.
+        stop: (B,) value of making no further attempt.
         q: (B, M) value of trying each model next and going on well, in successes; 0 for models that cannot be tried.
     """
 
     estimate: SuccessEstimate
-    look: LookAhead
+    success: FloatArray
+    stop: FloatArray
     q: FloatArray
 
 
@@ -91,24 +93,27 @@ class ServedPolicy:
     def value(self, batch: RouteBatch) -> Valuation:
         """Value every candidate of every request of a batch whose table this policy is bound to."""
         estimate = self.success.estimate(batch.state, batch.embedding, batch.success)
+        cost = batch.cost_weight[:, None] * self.cost_usd(batch) + batch.latency_weight[:, None] * batch.latency_s
+        weighted_cost = cost.astype(np.float32)
         rejected = batch.attempts == REJECTED
+        if not rejected.any() and not (batch.attempts_left > 1).any():
+            # One attempt at fresh tasks: nothing to plan, and no failure to learn from.
+            q = np.where(batch.candidates, estimate.success - weighted_cost, np.float32(0.0))
+            return Valuation(estimate, estimate.success, np.zeros(len(batch), np.float32), q)
         particles = self.belief.particles(estimate)
         if rejected.any():
             particles = after(particles, rejected, self.parts.noise)
-        weighted_cost = (
-            batch.cost_weight[:, None] * self.cost_usd(batch) + batch.latency_weight[:, None] * batch.latency_s
-        )
         attempts_left = np.minimum(batch.attempts_left, self.parts.planned)
         look = look_ahead(
             particles,
             open_models=batch.candidates & (batch.attempts == UNTRIED),
             rejected=rejected,
-            weighted_cost=weighted_cost.astype(np.float32),
+            weighted_cost=weighted_cost,
             attempts_left=attempts_left,
             noise=self.parts.noise,
             planned=self.parts.planned,
         )
-        return Valuation(estimate, look, self._q(batch, look, attempts_left))
+        return Valuation(estimate, look.success, look.stop, self._q(batch, look, attempts_left))
 
     def cost_usd(self, batch: RouteBatch) -> FloatArray:
         """(B, M) expected cost of one attempt, corrected by what was learned of such requests."""

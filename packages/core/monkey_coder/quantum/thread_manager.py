@@ -298,7 +298,8 @@ class ThreadManager:
             One outcome per strategy, in their order.
         """
         threads = [QuantumThread(strategy, self.clock) for strategy in strategies]
-        instant = [thread for thread in threads if is_instant(thread.strategy)]
+        # Under a limit all take turns in the pool, in their order: the calling thread would be one thread more.
+        instant = [thread for thread in threads if max_threads is None and is_instant(thread.strategy)]
         able = [thread for thread in threads if thread not in instant and self._may_run(thread.strategy.name)]
         fan_out = _FanOut(able, instant, batch, enough)
         for _ in range(min(max_threads or len(able), self._lanes(able))):
