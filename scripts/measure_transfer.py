@@ -29,7 +29,7 @@ def main() -> int:
         rows = [json.loads(line) for line in file if line.strip()]
     program = str(Path(sys.executable).parent / "monkey-coder")
     worse = False
-    print("| left out | tasks | best_single | router | success | difference | \n|---|---|---|---|---|---|")
+    print("| left out | tasks | best_single | router | success | difference |\n|---|---|---|---|---|---|")
     with TemporaryDirectory() as scratch:
         train, test, out = (Path(scratch) / name for name in ("train.jsonl", "test.jsonl", "result.json"))
         for task in sorted({row["task"] for row in rows}):
