@@ -10,19 +10,19 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monkey_coder.catalog.named_models import require_known_models
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.core.complexity import analyse, estimate_tokens, persona_for
 from monkey_coder.core.ranking import heuristic_confidence, heuristic_ranking, required_shares
-from monkey_coder.errors import AllUnavailableError, NoEligibleModelError, RouterError, UnknownModelError
+from monkey_coder.errors import AllUnavailableError, NoEligibleModelError, RouterError
 from monkey_coder.models import (
     TASK_TYPES,
     Alternative,
@@ -196,7 +196,7 @@ class AdvancedRouter:
         return self._decide(request, (), self._clock())
 
     def _decide(self, request: RouteRequest, degraded: tuple[Degradation, ...], started: float) -> RoutingDecision:
-        _check_refs(request, self._table)
+        require_known_models(request, self._table)
         task, table = request.request, self._table
         analysis = analyse(task)
         tokens_in, tokens_out = np.array([estimate_tokens(task, analysis)], dtype=np.int64).T
@@ -272,20 +272,6 @@ class AdvancedRouter:
             degraded=degraded,
             execution_time_ms=max(0.0, 1000.0 * (self._clock() - started)),
         )
-
-
-def _check_refs(request: RouteRequest, table: ModelTable) -> None:
-    for field, ref in _named_models(request):
-        if ref not in table.index:
-            raise UnknownModelError(field, ref, get_close_matches(ref, table.refs))
-
-
-def _named_models(request: RouteRequest) -> Iterator[tuple[str, str]]:
-    task = request.request
-    yield from ((f"request.allowed_models[{place}]", ref) for place, ref in enumerate(task.allowed_models))
-    yield from ((f"request.excluded_models[{place}]", ref) for place, ref in enumerate(task.excluded_models))
-    for place, attempt in enumerate(request.episode.attempts):
-        yield f"episode.attempts[{place}].model", attempt.model
 
 
 def _attempts(request: RouteRequest, table: ModelTable) -> tuple[BoolArray, BoolArray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -38,12 +38,17 @@ def snapshot_of(models: Models, strategies: Mapping[str, Strategy], *, attempts:
     return EngineSnapshot(as_table(models), strategies, max_attempts=attempts, max_alternatives=0)
 
 
-def as_table(models: Models) -> ModelTable:
-    """The models of a comparison as a catalog: flat prices, no limits, training means as priors."""
+def as_table(models: Models, refs: Sequence[str] | None = None) -> ModelTable:
+    """Models of a table as a catalog: flat prices, no limits, training means as priors.
+
+    Args:
+        models: The models.
+        refs: Their refs; None: their names under `PROVIDER`.
+    """
     count = len(models)
     nothing = np.zeros(count)
     return ModelTable(
-        refs=tuple(f"{PROVIDER}/{name}" for name in models.names),
+        refs=tuple(f"{PROVIDER}/{name}" for name in models.names) if refs is None else tuple(refs),
         input_usd=nothing,
         output_usd=nothing,
         request_usd=models.price.astype(np.float64),

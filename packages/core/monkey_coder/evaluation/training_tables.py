@@ -6,22 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
-from monkey_coder.catalog.table import CAPABILITIES, ModelTable
+from monkey_coder.catalog.table import ModelTable
 from monkey_coder.errors import SettingsError
+from monkey_coder.evaluation.engine import PROVIDER, as_table
 from monkey_coder.evaluation.preparation import describe_models
 from monkey_coder.evaluation.tables import OutcomeTable, concatenate, read_table, task_type
-from monkey_coder.models import TASK_TYPES
 from monkey_coder.ports import TextEmbedder
 from monkey_coder.quantum.training_data import OutcomeData, outcomes_of_prompts
-
-UNLISTED: Final = "table"
-"""Provider, in refs, of models of a table that no catalog model answers to."""
-
-_UNLIMITED: Final = 2**40
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ def match_models(names: Sequence[str], catalog: ModelTable, given: Mapping[str, 
         if name in catalog.index:
             return name
         same = by_model.get(name.rpartition("/")[2].lower(), [])
-        return same[0] if len(same) == 1 and same[0] not in given.values() else f"{UNLISTED}/{name}"
+        return same[0] if len(same) == 1 and same[0] not in given.values() else f"{PROVIDER}/{name}"
 
     refs = tuple(find(name) for name in names)
     for ref in set(refs):
@@ -116,22 +110,7 @@ def read_outcomes(
 
 def training_table(table: OutcomeTable, matched: Matched, catalog: ModelTable) -> ModelTable:
     """The models of a table as the router knows them: listed ones from the catalog, others by their training means."""
-    count = len(matched.refs)
-    models = describe_models(table.models, table.scores, table.costs, {})
-    own = ModelTable(
-        refs=matched.refs,
-        input_usd=np.zeros(count),
-        output_usd=np.zeros(count),
-        request_usd=models.price.astype(np.float64),
-        context_window=np.full(count, _UNLIMITED, dtype=np.int64),
-        max_output=np.full(count, _UNLIMITED, dtype=np.int64),
-        capabilities=np.ones((count, len(CAPABILITIES)), dtype=np.bool_),
-        regions=(frozenset(),) * count,
-        success=np.tile(models.prior.astype(np.float32), (len(TASK_TYPES), 1)),
-        evidence=np.tile(models.evidence.astype(np.float32), (len(TASK_TYPES), 1)),
-        latency_s=np.zeros(count, np.float32),
-        available=np.ones(count, dtype=np.bool_),
-    )
+    own = as_table(describe_models(table.models, table.scores, table.costs, {}), matched.refs)
     listed = np.array([ref in matched.listed for ref in matched.refs])
     place = np.array([catalog.index.get(ref, 0) for ref in matched.refs])
     return replace(

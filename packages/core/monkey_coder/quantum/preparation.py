@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monkey_coder.catalog.named_models import require_known_models
 from monkey_coder.core.complexity import analyse, estimate_tokens
-from monkey_coder.errors import UnknownModelError, UnknownStrategyError
+from monkey_coder.errors import UnknownStrategyError
 from monkey_coder.models import RouteRequest, TaskAnalysis
 from monkey_coder.ports import ACCEPTED, REJECTED, RouteBatch, TextEmbedder
 from monkey_coder.quantum.gates import Gated, apply_gates
@@ -53,22 +53,10 @@ def check_names(request: RouteRequest, snapshot: EngineSnapshot) -> None:
         UnknownModelError: A ref that is not in the catalog; the message says where it stands.
         UnknownStrategyError: A strategy that nothing is registered under.
     """
-    index = snapshot.table.index
-    for field, ref in _named_models(request):
-        if ref not in index:
-            raise UnknownModelError(field, ref, get_close_matches(ref, index, n=3, cutoff=0.6))
+    require_known_models(request, snapshot.table)
     for name in request.quantum_config.strategies or ():
         if name not in snapshot.strategies:
             raise UnknownStrategyError(name, tuple(snapshot.strategies))
-
-
-def _named_models(request: RouteRequest) -> Iterator[tuple[str, str]]:
-    for number, ref in enumerate(request.request.allowed_models):
-        yield f"request.allowed_models[{number}]", ref
-    for number, ref in enumerate(request.request.excluded_models):
-        yield f"request.excluded_models[{number}]", ref
-    for number, attempt in enumerate(request.episode.attempts):
-        yield f"episode.attempts[{number}].model", attempt.model
 
 
 def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder: TextEmbedder) -> Prepared:
