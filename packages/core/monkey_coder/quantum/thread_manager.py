@@ -35,18 +35,6 @@ LEGAL: Final[Mapping[ThreadStatus, frozenset[ThreadStatus]]] = {
 """Where a thread may go from each status; the last four are final."""
 
 
-QUICK_S: Final = 0.0003
-"""A strategy that typically takes less than this gains nothing from a thread of its own."""
-
-START_S: Final = 0.01
-"""What a strategy is taken to need before it was ever asked."""
-
-SMOOTHING: Final = 0.2
-"""Weight of the latest time in the typical one."""
-
-LEAST_LANES: Final = 2
-
-
 @dataclass(frozen=True, slots=True)
 class ThreadOutcome:
     """What one strategy did before the deadline.
@@ -91,11 +79,6 @@ class QuantumThread:
     def returned(self) -> bool:
         """Whether the strategy has let go of its worker, in time or late."""
         return self._returned
-
-    @property
-    def seconds(self) -> float:
-        """How long it ran, or has been running when it was given up; 0 before it started."""
-        return 0.0 if self._started is None or self._ended is None else self._ended - self._started
 
     @property
     def status(self) -> ThreadStatus:
@@ -232,7 +215,6 @@ class _Slot:
 
     abandoned: list[QuantumThread] = field(default_factory=list)
     timeouts_in_a_row: int = 0
-    typical_s: float = START_S
     benched_until: float | None = None
     bench_s: float = 0.0
 
@@ -290,8 +272,7 @@ class ThreadManager:
             strategies: Whom to ask.
             batch: What to score.
             timeout_s: Deadline of the whole fan-out in seconds.
-            max_threads: At most so many run at the same time; None: one per strategy. Instant ones need none, and
-                those that have proven quicker than handing work to a thread share two.
+            max_threads: At most so many run at the same time; None: one per strategy, and none for the instant ones.
             enough: Looks at the successes so far, in order of arrival; once it returns True the others are cancelled.
 
         Returns:
@@ -302,7 +283,7 @@ class ThreadManager:
         instant = [thread for thread in threads if max_threads is None and is_instant(thread.strategy)]
         able = [thread for thread in threads if thread not in instant and self._may_run(thread.strategy.name)]
         fan_out = _FanOut(able, instant, batch, enough)
-        for _ in range(min(max_threads or len(able), self._lanes(able))):
+        for _ in range(min(max_threads or len(able), len(able))):
             self._pool.submit(fan_out.run_lane)
         fan_out.run_instant()
         fan_out.wait(timeout_s)
@@ -342,15 +323,6 @@ class ThreadManager:
             slot.benched_until = now + slot.bench_s
             return True
 
-    def _lanes(self, able: Sequence[QuantumThread]) -> int:
-        """How many threads these strategies are worth: one each, but for those that are quick.
-
-        Two are the least, for the threads take from one queue: should a quick one hang, the others go on beside it.
-        """
-        with self._lock:
-            slow = sum(self._slots[thread.strategy.name].typical_s >= QUICK_S for thread in able)
-        return min(len(able), max(LEAST_LANES, slow + 1))
-
     def _settle(self, thread: QuantumThread, *, asked: bool, satisfied: bool) -> None:
         thread.move("CANCELLED" if asked and satisfied else "TIMEOUT")
         with self._lock:
@@ -359,7 +331,6 @@ class ThreadManager:
                 slot.abandoned.append(thread)
             if thread.status == "SUCCESS":
                 slot.timeouts_in_a_row, slot.benched_until, slot.bench_s = 0, None, 0.0
-                slot.typical_s += SMOOTHING * (thread.seconds - slot.typical_s)
             elif thread.status == "TIMEOUT" and thread.started:
                 slot.timeouts_in_a_row += 1
                 if slot.timeouts_in_a_row >= self.rules.after_timeouts:
