@@ -41,6 +41,9 @@ BUNDLE_FORMAT: Final = 1
 KEPT: Final = 10
 """Policies that are kept on disk; older ones are deleted, but for the current one."""
 
+CARD: Final = "card.json"
+"""The file that holds the model card."""
+
 _CURRENT: Final = "current"
 _MANIFEST: Final = "manifest.json"
 _DRAFT: Final = ".draft-"
@@ -101,7 +104,7 @@ class PolicyBundle:
             raise PolicyError(
                 f"{directory} cannot be read as a policy ({error!r}): choose another, or retrain"
             ) from error
-        return cls(parts, memory, trust, _json(_read(directory, "card.json"), directory / "card.json"))
+        return cls(parts, memory, trust, _json(_read(directory, CARD), directory / CARD))
 
 
 def publish(
@@ -123,14 +126,14 @@ def publish(
     with TemporaryDirectory(prefix=_DRAFT, dir=root) as scratch:
         draft = Path(scratch) / "policy"
         draft.mkdir()
-        _write(draft, bundle, files)
+        write(draft, bundle, files)
         number = _place(root, draft)
     if make_current:
         set_current(root, number)
     in_use = current(root)
     for old in numbers(root)[:-keep]:
         if old != in_use:
-            shutil.rmtree(_directory(root, old))
+            shutil.rmtree(place_of(root, old))
     return number
 
 
@@ -154,7 +157,7 @@ def load_policy(root: Path, number: int) -> PolicyBundle:
         PolicyError: There is no such policy, or it cannot be used.
     """
     _require(root, number)
-    return PolicyBundle.load(_directory(root, number))
+    return PolicyBundle.load(place_of(root, number))
 
 
 def load_current(root: Path) -> PolicyBundle | None:
@@ -174,7 +177,7 @@ def directory_of(root: Path, number: int) -> Path:
         PolicyError: There is no such policy.
     """
     _require(root, number)
-    return _directory(root, number)
+    return place_of(root, number)
 
 
 def set_current(root: Path, number: int) -> None:
@@ -206,7 +209,8 @@ def rollback(root: Path) -> int:
     return earlier[-1]
 
 
-def _write(draft: Path, bundle: PolicyBundle, files: Mapping[str, bytes]) -> None:
+def write(draft: Path, bundle: PolicyBundle, files: Mapping[str, bytes]) -> None:
+    """Write all files of a policy into an empty directory, and its manifest last."""
     headers = {}
     parts: dict[str, SuccessModel | Belief | CostModel | OutcomeMemory | None] = {
         "success": bundle.parts.success,
@@ -225,7 +229,7 @@ def _write(draft: Path, bundle: PolicyBundle, files: Mapping[str, bytes]) -> Non
         write_policy(draft / "dqn.safetensors", network.header, network.weights)
     for name, content in files.items():
         (draft / name).write_bytes(content)
-    (draft / "card.json").write_bytes(_as_json(bundle.card))
+    (draft / CARD).write_bytes(_as_json(bundle.card))
     manifest = {
         "format": BUNDLE_FORMAT,
         "encoding": ENCODING_VERSION,
@@ -249,9 +253,9 @@ def _place(root: Path, draft: Path) -> int:
     while True:
         number += 1
         try:
-            draft.rename(_directory(root, number))
+            draft.rename(place_of(root, number))
         except OSError:
-            if not _directory(root, number).exists():
+            if not place_of(root, number).exists():
                 raise
         else:
             return number
@@ -288,7 +292,8 @@ def _as_json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _directory(root: Path, number: int) -> Path:
+def place_of(root: Path, number: int) -> Path:
+    """The directory that a policy of this number has, whether or not there is one."""
     return root / f"{number:0{_DIGITS}d}"
 
 
