@@ -211,3 +211,28 @@ class DecisionListener(Protocol):
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
         """Take note of the decisions of one batch; must be quick and must not raise."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeEvent:
+    """The first report about one model's answer, joined with its decision.
+
+    Attributes:
+        report: Identity of the report (`monkey_coder.storage.port.OutcomeRow.identity`).
+        model: Ref of the model that answered.
+        score: What came of it, 0..1; None where nothing was said about quality.
+        cost_usd: What it cost; None where that was not said.
+    """
+
+    report: str
+    model: str
+    score: float | None
+    cost_usd: float | None
+
+
+class OutcomeListener(Protocol):
+    """Gets one event per outcome, in every process that follows the outcomes."""
+
+    def on_outcomes(self, events: Sequence[OutcomeEvent]) -> None:
+        """Take note of outcomes; must be quick and must not raise."""
+        ...

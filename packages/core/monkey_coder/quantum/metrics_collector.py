@@ -1,126 +1,330 @@
-"""Prometheus series from decision events (T2.4.1); the names are a contract (design section 10)."""
+"""Prometheus series from events (T2.4.1): one event per decision, one per outcome; the names are a contract.
+
+Counters move once per batch, not once per decision. Label values come from closed sets alone: a value that is in none
+becomes `other`. With several web processes every one of them writes its own share, and `metrics_exposition` adds up.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from monkey_coder.ports import DecisionEvent
+from monkey_coder.errors import RouterError
+from monkey_coder.models import COLLAPSE_NAMES, CacheResult, Degradation, ThreadStatus
+from monkey_coder.ports import DecisionEvent, OutcomeEvent
+from monkey_coder.quantum.metrics_series import OTHER, Bounded, CountedHistogram, Vocabulary, each_of, of_models
 
-DECISION_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+DECISION_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds; from a cached decision to a stuck one."""
 
-BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+
+DECIDED: Final = "decided"
+ABANDONED: Final = "abandoned"
+"""How a request ended whose caller went away."""
+
+GARY8D: Final = "gary8d"
+"""Collapse of decisions that the heuristic made."""
+
+REPORT_RESULTS: Final = frozenset({"new", "replaced", "late", "duplicate"})
+CACHE_TIERS: Final = frozenset({"local", "redis", "similar"})
+CACHE_RESULTS: Final = frozenset(
+    {"hit", "miss", "stored", "rejected", "expired", "evicted", "invalidated", "corrupt", "error", "disagreed"}
+)
+ALERT_FIGURES: Final = frozenset({"p95_s", "failure_rate", "timeout_rate"})
+BREAKER_STATES: Final = ("closed", "half_open", "open")
+
+MOST_EXPERIMENTS: Final = 500
+"""Arms of experiments that get a series of their own."""
+
+MOST_EXPECTED: Final = 50_000
+"""Reports that were accepted and not learned from yet; their decisions may be long in coming."""
 
 
 class MetricsCollector:
-    """Turns decisions into series; one lives as long as its registry.
+    """Turns events into series; one lives as long as its registry. Safe to call from any thread.
 
     Args:
         registry: Where the series are registered.
+        vocabulary: The label values that are allowed at the moment.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "quantum_route_requests_total", "Route requests by how they ended.", ["outcome"], registry=registry
+    def __init__(self, registry: CollectorRegistry, vocabulary: Vocabulary | None = None) -> None:
+        words = vocabulary or Vocabulary()
+        self._expected: OrderedDict[str, None] = OrderedDict()
+        self._arms: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+        self._registry = registry
+        self._add_decisions(words)
+        self._add_outcomes(words)
+        self._add_learning()
+
+    def _counter(self, name: str, told: str, labels: Sequence[str]) -> Counter:
+        return Counter(name, told, labels, registry=self._registry)
+
+    def _histogram(self, name: str, told: str, labels: Sequence[str], buckets: Sequence[float]) -> CountedHistogram:
+        return CountedHistogram(name, told, labels, registry=self._registry, buckets=buckets)
+
+    def _add_decisions(self, words: Vocabulary) -> None:
+        outcomes = frozenset({DECIDED, ABANDONED, *error_codes()})
+        statuses, reasons, caches = (frozenset(get_args(t)) for t in (ThreadStatus, Degradation, CacheResult))
+        collapses = frozenset({*COLLAPSE_NAMES, GARY8D})
+        self._requests = Bounded(
+            self._counter("quantum_route_requests_total", "Route requests by how they ended.", ["outcome"]),
+            each_of(lambda: outcomes),
         )
-        self._duration = Histogram(
-            "quantum_route_duration_seconds",
-            "Time from the start of a batch to its answers.",
-            ["cache"],
-            registry=registry,
-            buckets=DECISION_BUCKETS,
+        self._duration = Bounded(
+            self._histogram(
+                "quantum_route_duration_seconds",
+                "Time from the start of a batch to its answers.",
+                ["cache"],
+                DECISION_BUCKETS,
+            ),
+            each_of(lambda: caches),
         )
-        self._strategy_duration = Histogram(
-            "quantum_strategy_duration_seconds",
-            "Time a strategy took for a batch.",
-            ["strategy"],
-            registry=registry,
-            buckets=DECISION_BUCKETS,
+        self._strategy_duration = Bounded(
+            self._histogram(
+                "quantum_strategy_duration_seconds",
+                "Time a strategy took for a batch.",
+                ["strategy"],
+                DECISION_BUCKETS,
+            ),
+            each_of(words.strategies),
         )
-        self._strategy_results = Counter(
-            "quantum_strategy_results_total",
-            "Opinions asked of strategies, by status.",
-            ["strategy", "status"],
-            registry=registry,
+        self._strategy_results = Bounded(
+            self._counter(
+                "quantum_strategy_results_total", "Opinions asked of strategies, by status.", ["strategy", "status"]
+            ),
+            each_of(words.strategies, lambda: statuses),
         )
-        self._decisions = Counter(
-            "quantum_decisions_total", "Decisions.", ["provider", "model", "collapse"], registry=registry
+        self._decisions = Bounded(
+            self._counter("quantum_decisions_total", "Decisions.", ["provider", "model", "collapse"]),
+            of_models(words.refs, lambda: collapses),
         )
-        self._degraded = Counter(
-            "quantum_degraded_total", "Decisions made while something was broken.", ["reason"], registry=registry
+        self._degraded = Bounded(
+            self._counter("quantum_degraded_total", "Decisions made while something was broken.", ["reason"]),
+            each_of(lambda: reasons),
         )
-        self._alerts = Gauge(
-            "quantum_strategy_alert",
-            "Whether a figure of a strategy is too high at the moment.",
-            ["strategy", "figure"],
-            registry=registry,
+        self._assignments = Bounded(
+            self._counter(
+                "quantum_experiment_assignments_total", "Decisions in an arm of an experiment.", ["experiment", "arm"]
+            ),
+            self._known_arm,
         )
-        self._feedback = Counter(
-            "quantum_feedback_total", "Reports about decisions, by what became of them.", ["result"], registry=registry
+        self._alerts = Bounded(
+            Gauge(
+                "quantum_strategy_alert",
+                "Whether a figure of a strategy is too high at the moment, in any process.",
+                ["strategy", "figure"],
+                registry=self._registry,
+                multiprocess_mode="livemax",
+            ),
+            each_of(words.strategies, lambda: ALERT_FIGURES),
         )
-        self._available = Gauge(
-            "quantum_provider_available", "Whether decisions may go to a provider.", ["provider"], registry=registry
+        self._queue_depth = Gauge(
+            "quantum_queue_depth",
+            "Requests waiting for a batch.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
         )
-        self._breaker = Gauge(
-            "quantum_breaker_state",
-            "A provider's circuit breaker: 0 closed, 1 half-open, 2 open.",
-            ["provider"],
-            registry=registry,
+        self._batch_size = self._histogram("quantum_batch_size", "Requests decided together.", [], BATCH_BUCKETS)
+
+    def _add_outcomes(self, words: Vocabulary) -> None:
+        reports = frozenset({*REPORT_RESULTS, *error_codes()})
+        by_model = ["provider", "model"]
+        self._feedback = Bounded(
+            self._counter("quantum_feedback_total", "Reports about decisions, by what became of them.", ["result"]),
+            each_of(lambda: reports),
         )
-        self._queue_depth = Gauge("quantum_queue_depth", "Requests waiting for a batch.", registry=registry)
-        self._batch_size = Histogram(
-            "quantum_batch_size", "Requests decided together.", registry=registry, buckets=BATCH_BUCKETS
+        self._outcomes = Bounded(
+            self._counter("quantum_outcomes_total", "First reports that tell of quality, by who answered.", by_model),
+            of_models(words.refs),
         )
+        self._successes = Bounded(
+            self._counter("quantum_successes_total", "Successes in them; a quality counts as a part of one.", by_model),
+            of_models(words.refs),
+        )
+        self._cost = Bounded(
+            self._counter("quantum_cost_usd_total", "USD that first reports tell of, by who answered.", by_model),
+            of_models(words.refs),
+        )
+        self._available = Bounded(
+            Gauge(
+                "quantum_provider_available",
+                "Whether decisions may go to a provider.",
+                ["provider"],
+                registry=self._registry,
+                multiprocess_mode="livemostrecent",
+            ),
+            each_of(words.providers),
+        )
+        self._breaker = Bounded(
+            Gauge(
+                "quantum_breaker_state",
+                "A provider's circuit breaker: 0 closed, 1 half-open, 2 open.",
+                ["provider"],
+                registry=self._registry,
+                multiprocess_mode="livemostrecent",
+            ),
+            each_of(words.providers),
+        )
+
+    def _add_learning(self) -> None:
+        self._cache = Bounded(
+            self._counter("quantum_cache_requests_total", "What the tiers of the cache did.", ["tier", "result"]),
+            each_of(lambda: CACHE_TIERS, lambda: CACHE_RESULTS),
+        )
+        self._policy_version = Gauge(
+            "quantum_policy_version",
+            "Number of the policy that serves; 0 while there is none.",
+            registry=self._registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._training_loss = Gauge(
+            "quantum_training_loss",
+            "Loss of the last training step.",
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._replay_size = Gauge(
+            "quantum_replay_size",
+            "Transitions in the replay buffer.",
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
+
+    def _known_arm(self, experiment: str, arm: str) -> tuple[str, str]:
+        with self._lock:
+            if len(self._arms) < MOST_EXPERIMENTS:
+                self._arms.add((experiment, arm))
+            return (experiment, arm) if (experiment, arm) in self._arms else (OTHER, OTHER)
 
     def on_batch(self, size: int, waiting: int) -> None:
         """Note a batch of `size` requests that left `waiting` behind it."""
-        self._batch_size.observe(size)
+        self._batch_size.observe_times(size, 1)
         self._queue_depth.set(waiting)
 
     def on_finished(self, outcome: str, count: int = 1) -> None:
-        """Note requests that ended: `decided`, or the code of the error (`monkey_coder.errors`)."""
-        self._requests.labels(outcome).inc(count)
+        """Note requests that ended: `decided`, `abandoned`, or the code of the error (`monkey_coder.errors`)."""
+        self._requests(outcome).inc(count)
 
     def on_feedback(self, result: str, count: int = 1) -> None:
         """Note reports: `new`, `replaced`, `late`, `duplicate`, or the code of the error."""
-        self._feedback.labels(result).inc(count)
+        self._feedback(result).inc(count)
+
+    def expect(self, reports: Iterable[str]) -> None:
+        """Note reports that this process is about to store: it is the one that counts their outcomes.
+
+        Args:
+            reports: Their identities (`OutcomeRow.identity`).
+        """
+        with self._lock:
+            for identity in reports:
+                self._expected[identity] = None
+            while len(self._expected) > MOST_EXPECTED:
+                self._expected.popitem(last=False)
+
+    def on_outcomes(self, events: Sequence[OutcomeEvent]) -> None:
+        """Note first reports that were joined with their decisions; those that other processes accepted count there."""
+        seen: Tally[tuple[str, str]] = Tally()
+        successes: dict[tuple[str, str], float] = {}
+        spent: dict[tuple[str, str], float] = {}
+        with self._lock:
+            ours = [event for event in events if self._expected.pop(event.report, self) is None]
+        for event in ours:
+            provider, _, model = event.model.partition("/")
+            who = (provider, model)
+            if event.score is not None:
+                seen[who] += 1
+                successes[who] = successes.get(who, 0.0) + event.score
+            if event.cost_usd is not None:
+                spent[who] = spent.get(who, 0.0) + event.cost_usd
+        for who, count in seen.items():
+            self._outcomes(*who).inc(count)
+            self._successes(*who).inc(successes[who])
+        for who, usd in spent.items():
+            self._cost(*who).inc(usd)
 
     def on_provider(self, provider: str, *, available: bool, breaker: str) -> None:
         """Note how a provider is doing; `breaker` is closed, half_open or open."""
-        self._available.labels(provider).set(available)
-        self._breaker.labels(provider).set(("closed", "half_open", "open").index(breaker))
+        self._available(provider).set(available)
+        self._breaker(provider).set(BREAKER_STATES.index(breaker))
 
     def on_alert(self, strategy: str, figure: str, *, raised: bool) -> None:
         """Note that a figure of a strategy became too high, or good again."""
-        self._alerts.labels(strategy, figure).set(raised)
+        self._alerts(strategy, figure).set(raised)
+
+    def on_cache(self, tier: str, result: str, count: int = 1) -> None:
+        """Note what a tier of the cache did.
+
+        Args:
+            tier: One of `CACHE_TIERS`.
+            result: One of `CACHE_RESULTS`.
+            count: How often.
+        """
+        self._cache(tier, result).inc(count)
+
+    def on_training(self, *, loss: float | None = None, replay_size: int | None = None) -> None:
+        """Note how far training is; None leaves a figure as it is.
+
+        Args:
+            loss: Of the last step.
+            replay_size: Transitions in the buffer.
+        """
+        if loss is not None:
+            self._training_loss.set(loss)
+        if replay_size is not None:
+            self._replay_size.set(replay_size)
+
+    def on_policy(self, version: int | None) -> None:
+        """Note which policy serves; None: none does."""
+        self._policy_version.set(version or 0)
 
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
-        """Note the decisions of one batch: counters move once per batch, not once per decision."""
+        """Note the decisions of one batch."""
         models: Tally[tuple[str, str, str]] = Tally()
         results: Tally[tuple[str, str]] = Tally()
         degraded: Tally[str] = Tally()
-        seconds: dict[str, list[float]] = {}
+        seconds: Tally[tuple[str, float]] = Tally()
+        arms: Tally[tuple[str, str]] = Tally()
+        timed: dict[str, float] = {}
         for event in events:
             answer = event.answer
             models[answer["provider"], answer["model"], answer["collapse_strategy"]] += 1
-            degraded.update(answer["degraded"])
-            seconds.setdefault(answer["cache"], []).append(event.duration_s)
+            seconds[answer["cache"], event.duration_s] += 1
+            if answer["degraded"]:
+                degraded.update(answer["degraded"])
+            experiment = answer.get("experiment")
+            if experiment is not None:
+                arms[experiment["id"], experiment["arm"]] += 1
             for thread in answer["thread_results"]:
-                results[thread["strategy"], thread["status"]] += 1
+                name = thread["strategy"]
+                results[name, thread["status"]] += 1
+                if thread["execution_time_ms"] is not None:
+                    timed[name] = thread["execution_time_ms"] / 1e3
         for decision, count in models.items():
-            self._decisions.labels(*decision).inc(count)
+            self._decisions(*decision).inc(count)
         for result, count in results.items():
-            self._strategy_results.labels(*result).inc(count)
+            self._strategy_results(*result).inc(count)
         for reason, count in degraded.items():
-            self._degraded.labels(reason).inc(count)
-        for cache, durations in seconds.items():
-            observe = self._duration.labels(cache).observe
-            for duration in durations:
-                observe(duration)
-        threads = {thread["strategy"]: thread for event in events for thread in event.answer["thread_results"]}
-        for name, thread in threads.items():
-            if thread["execution_time_ms"] is not None:
-                self._strategy_duration.labels(name).observe(thread["execution_time_ms"] / 1e3)
+            self._degraded(reason).inc(count)
+        for arm, count in arms.items():
+            self._assignments(*arm).inc(count)
+        for (cache, duration), count in seconds.items():
+            self._duration(cache).observe_times(duration, count)
+        for name, duration in timed.items():
+            self._strategy_duration(name).observe_times(duration, 1)
+
+
+def error_codes() -> Iterator[str]:
+    """The codes of all errors that callers may meet."""
+    kinds: list[type[RouterError]] = [RouterError]
+    while kinds:
+        kind = kinds.pop()
+        yield kind.code
+        kinds.extend(kind.__subclasses__())
