@@ -34,6 +34,8 @@ from monkey_coder.quantum.gates import apply_gates
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.interval import wilson
 from monkey_coder.quantum.metrics_collector import MetricsCollector
+from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE, Exposition
+from monkey_coder.quantum.metrics_series import Vocabulary
 from monkey_coder.quantum.performance_monitor import Alert, PerformanceMonitor
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.reward import worth
@@ -65,7 +67,7 @@ class Core:
 
     Attributes:
         settings: As started.
-        catalog: The models.
+        catalog: The models of the file; `following.catalog` has what was changed since.
         live: What the next batch rests on.
         policies: Keeps it at the current policy.
         manager: The quantum engine.
@@ -73,6 +75,7 @@ class Core:
         metrics: Series of this process.
         monitor: How each strategy is doing lately.
         registry: Where they are registered.
+        exposition: Renders them, with those of the other processes.
     """
 
     settings: Settings
@@ -84,6 +87,7 @@ class Core:
     metrics: MetricsCollector
     monitor: PerformanceMonitor
     registry: CollectorRegistry
+    exposition: Exposition
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,14 @@ def open_core(settings: Settings, listeners: Sequence[DecisionListener] = ()) ->
         catalog = load_catalog(settings.catalog)
         table = catalog.table()
         registry = CollectorRegistry()
-        metrics = MetricsCollector(registry)
+        shared = os.environ.get(DIRECTORY_VARIABLE)
+        exposition = Exposition(registry, Path(shared) if shared else None)
+        words = Vocabulary(
+            refs=lambda: live().table.index,
+            providers=lambda: live().table.providers,
+            strategies=lambda: live().strategies,
+        )
+        metrics = MetricsCollector(registry, words)
         monitor = PerformanceMonitor(on_alert=partial(_note_alert, metrics))
         plugged_in = plugged_in_strategies()
         strategies = configured_strategies(None, None, plugged_in)
@@ -168,7 +179,9 @@ def open_core(settings: Settings, listeners: Sequence[DecisionListener] = ()) ->
         threads = ThreadManager(WORKERS_PER_STRATEGY * len(strategies), time.monotonic)
         stack.callback(threads.close)
         ids = SignedIds(deployment_secret(settings.state_dir), time.time, os.urandom)
-        gary8d = partial(AdvancedRouter, table, gate=apply_gates, worth=worth, interval=wilson, make_ids=ids.make)
+        gary8d = partial(
+            AdvancedRouter, lambda: live().table, gate=apply_gates, worth=worth, interval=wilson, make_ids=ids.make
+        )
         manager = QuantumRoutingManager(
             snapshot=live,
             embedder=StaticEmbedder.load(),
@@ -182,7 +195,7 @@ def open_core(settings: Settings, listeners: Sequence[DecisionListener] = ()) ->
         callers = ThreadPoolExecutor(FRONT_DOOR_THREADS, thread_name_prefix="front-door")
         stack.callback(callers.shutdown, wait=False, cancel_futures=True)
         router = gary8d(engine=manager, quantum_enabled=settings.quantum, executor=callers)
-        yield Core(settings, catalog, live, policies, manager, router, metrics, monitor, registry)
+        yield Core(settings, catalog, live, policies, manager, router, metrics, monitor, registry, exposition)
 
 
 @asynccontextmanager
@@ -195,8 +208,11 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         writer = BackgroundWriter(store, health.on_error, time.time, max_decisions=MOST_UNWRITTEN)
         stack.callback(writer.close, LAST_WRITES_S)
         core = stack.enter_context(open_core(settings, [DecisionLog(writer.put, time.time)]))
-        following = follow(store, core.live, core.monitor, core.manager.ids.issued_at)
+        following = follow(
+            store, core.live, core.catalog, core.monitor, core.manager.ids.issued_at, core.policies.rebound
+        )
         core.manager.listeners = (*core.manager.listeners, following.providers, following.follower.recent)
+        following.follower.listeners = (core.metrics,)
         await stack.enter_async_context(running(following.follower))
         loader = ThreadPoolExecutor(1, thread_name_prefix="policies")
         stack.callback(loader.shutdown)

@@ -140,8 +140,9 @@ class OverloadedError(RouterError):
 
 
 class CatalogError(RouterError):
-    """A catalog file that cannot be used; the message names file, model and mend."""
+    """A catalog file, or a model described at run time, that cannot be used; the message names place and mend."""
 
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "invalid_catalog"
 
 
@@ -201,3 +202,56 @@ class UnsupportedMediaTypeError(RouterError):
 
     def __init__(self) -> None:
         super().__init__("send the header content-type: application/json; a web page cannot do so unasked")
+
+
+class UnauthenticatedError(RouterError):
+    """The request brings no API key, or none that is good."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    code = "unauthenticated"
+
+    def __init__(self, *, given: bool) -> None:
+        why = "this API key is unknown or revoked" if given else "an API key is needed"
+        super().__init__(f"{why}; send one as `Authorization: Bearer KEY`, `monkey-coder keys create` makes it")
+        self.challenge = 'Bearer realm="monkey-coder"' + (', error="invalid_token"' if given else "")
+
+
+class ForbiddenError(RouterError):
+    """The API key is good, and its role does not reach so far."""
+
+    status = HTTPStatus.FORBIDDEN
+    code = "forbidden"
+
+    def __init__(self, role: str) -> None:
+        super().__init__(f"this needs an API key of the role {role}, or of one above it")
+        self.challenge = f'Bearer realm="monkey-coder", error="insufficient_scope", scope="{role}"'
+
+
+class NothingHereError(RouterError):
+    """There is no such path, as far as the caller's key reaches."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "not_found"
+
+    def __init__(self) -> None:
+        super().__init__("there is nothing at this path; /openapi.json lists what there is")
+
+
+class NoApiKeyError(RouterError):
+    """What is kept per API key was asked for without one, by a server that asks for none."""
+
+    status = HTTPStatus.CONFLICT
+    code = "no_api_key"
+
+    def __init__(self) -> None:
+        super().__init__("preferences are kept per API key, and this server has none; `monkey-coder keys create`")
+
+
+class UnknownKeyError(RouterError):
+    """No API key has this id, or none alone has this name."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "unknown_key"
+
+    def __init__(self, named: str) -> None:
+        super().__init__(f"no API key is {named!r}; `monkey-coder keys list` shows all")

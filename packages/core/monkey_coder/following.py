@@ -7,12 +7,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
+from monkey_coder.catalog.catalog import Catalog
 from monkey_coder.catalog.table import ModelTable
+from monkey_coder.live_catalog import CatalogWatch
 from monkey_coder.quantum.capability_profiler import Profiles
 from monkey_coder.quantum.performance_monitor import PerformanceMonitor
 from monkey_coder.quantum.provider_manager import ProviderManager
@@ -31,30 +33,45 @@ class Following:
     Attributes:
         providers: Which models can be had; a listener, to count probes.
         follower: Keeps the snapshot up to date.
+        catalog: The models as they were changed at run time.
     """
 
     providers: ProviderManager
     follower: OutcomeFollower
+    catalog: CatalogWatch
 
 
 def follow(
-    store: Store, live: LiveSnapshot, monitor: PerformanceMonitor, issued_at: Callable[[str], float | None]
+    store: Store,
+    live: LiveSnapshot,
+    catalog: Catalog,
+    monitor: PerformanceMonitor,
+    issued_at: Callable[[str], float | None],
+    rebound: Callable[[EngineSnapshot], EngineSnapshot],
 ) -> Following:
     """Build it; nothing is read yet.
 
     Args:
         store: Where outcomes are.
         live: The snapshot to keep up to date; its table holds the priors of the catalog.
+        catalog: The models of the file, which that table was made of.
         monitor: Is told of outcomes as well.
         issued_at: When a decision was made, by its id.
+        rebound: Binds the strategies of a snapshot to its models, when those have changed.
     """
+    watch = CatalogWatch(store, catalog)
     table = live().table
     providers = ProviderManager(
         table.refs, time.time, np.random.default_rng(), on_exhausted=lambda: follower.publish_availability()
     )
     learners = Learners(Profiles(), providers, monitor)
-    follower = OutcomeFollower(store, table, learners, live, issued_at, time.time, time.monotonic)
-    return Following(providers, follower)
+    follower = OutcomeFollower(
+        store, table, learners, live, issued_at, time.time, time.monotonic, watches=(watch.look,)
+    )
+    watch.publish = lambda now, version: follower.rebase(
+        now.table(), lambda snapshot: rebound(replace(snapshot, catalog_version=version))
+    )
+    return Following(providers, follower, watch)
 
 
 @asynccontextmanager

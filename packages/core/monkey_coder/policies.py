@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +40,7 @@ class PolicyWatch:
         self._live = live
         self._further = tuple(further)
         self._seen: int | None = None
+        self._bundle: PolicyBundle | None = None
 
     def look(self) -> None:
         """Serve the current policy, if it is another one than at the last look.
@@ -52,12 +52,16 @@ class PolicyWatch:
             if number is None or number == self._seen:
                 return
             self._seen = number
-            bundle = load_policy(self._root, number)
-            self._live.update(partial(with_policy, bundle, self._further))
+            self._bundle = load_policy(self._root, number)
+            self._live.update(self.rebound)
         except PolicyError as error:
             _log.error("the policy is not served: %s", error)
         else:
             _log.info("policy %d is served", number)
+
+    def rebound(self, snapshot: EngineSnapshot) -> EngineSnapshot:
+        """The same snapshot with the policy bound to its models, whichever they are by now."""
+        return snapshot if self._bundle is None else with_policy(self._bundle, self._further, snapshot)
 
     async def run(self, executor: Executor) -> None:
         """Look again and again until cancelled."""

@@ -79,11 +79,9 @@ async def accept(reports: Sequence[FeedbackRequest], engine: Engine) -> list[Acc
     """
     reporter = Reporter(ANONYMOUS, time.time())
     results: list[Accepted | None] = [_error(report, engine, reporter.now) for report in reports]
-    writes = {
-        place: asyncio.wrap_future(engine.writer.put_outcome(outcome_row(report, reporter)))
-        for place, report in enumerate(reports)
-        if results[place] is None
-    }
+    rows = {place: outcome_row(report, reporter) for place, report in enumerate(reports) if results[place] is None}
+    engine.metrics.expect(row.identity for row in rows.values())
+    writes = {place: asyncio.wrap_future(engine.writer.put_outcome(row)) for place, row in rows.items()}
     written = await asyncio.gather(*writes.values(), return_exceptions=True)
     for place, result in zip(writes, written, strict=True):
         if isinstance(result, BaseException) and not isinstance(result, RouterError):
@@ -107,7 +105,7 @@ def _error(report: FeedbackRequest, engine: Engine, now: float) -> RouterError |
             f"outcomes are taken for {LIFETIME_S / 86_400:.0f} days, and that decision is older"
         )
     refs = engine.manager.snapshot().table.index
-    if report.model is not None and report.model not in refs:
+    if report.model is not None and report.model not in refs and report.model not in engine.following.catalog.retired:
         return UnknownModelError("model", report.model, get_close_matches(report.model, refs, n=3, cutoff=0.6))
     return None
 

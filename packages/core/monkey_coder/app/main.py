@@ -11,13 +11,13 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from monkey_coder import __version__
-from monkey_coder.app import decisions
+from monkey_coder.app import catalog, decisions
 from monkey_coder.app.feedback import FEEDBACK_BATCH_PATH, FEEDBACK_PATH, respond_feedback, respond_feedback_batch
 from monkey_coder.app.hot_path import BATCH_PATH, PATH, Front, parse, respond, respond_batch
 from monkey_coder.app.problems import INTERNAL, MEDIA_TYPE, error_response, problem_response
@@ -94,6 +94,7 @@ def create_app(
     _add_endpoints(api)
     _add_learning_endpoints(api)
     api.include_router(decisions.router)
+    api.include_router(catalog.router)
     api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return Front(api, lambda: api.state.engine, settings.max_body_bytes)
 
@@ -140,17 +141,6 @@ def _add_endpoints(api: FastAPI) -> None:
         engine.metrics.on_finished("decided")
         return Response(decision.model_dump_json(), media_type="application/json")
 
-    @api.get("/v1/quantum/models", summary="The catalog")
-    async def models(engine: RunningEngine) -> dict[str, Any]:
-        available = engine.manager.snapshot().table
-        return {
-            "version": engine.catalog.version,
-            "models": [
-                model.as_json() | {"available": bool(available.available[available.index[model.ref]])}
-                for model in engine.catalog.models
-            ],
-        }
-
     @api.get("/healthz", summary="Whether the process lives")
     async def healthz() -> Health:
         return Health(status="ok", version=__version__)
@@ -164,7 +154,8 @@ def _add_endpoints(api: FastAPI) -> None:
     async def metrics(engine: RunningEngine) -> Response:
         for told in engine.following.providers.report():
             engine.metrics.on_provider(told.breaker.name, available=told.available, breaker=told.breaker.state)
-        return Response(generate_latest(engine.registry), media_type=CONTENT_TYPE_LATEST)
+        engine.metrics.on_policy(engine.manager.snapshot().policy_version)
+        return Response(await run_in_threadpool(engine.exposition.render), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_learning_endpoints(api: FastAPI) -> None:

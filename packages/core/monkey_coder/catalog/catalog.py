@@ -75,6 +75,8 @@ class CatalogModel:
             "quality": {"default": self.spec.quality.default, **self.spec.quality.by_task()},
             "evidence": self.spec.evidence,
             "latency_s": self.spec.latency_s,
+            "deployment_of": self.spec.deployment_of,
+            "weight": self.spec.weight,
             "sources": self.spec.sources.model_dump(),
             "note": self.spec.note,
         }
@@ -140,6 +142,8 @@ class Catalog:
             evidence=np.tile(evidence, (len(TASK_TYPES), 1)),
             latency_s=np.array([spec.latency_s for spec in specs], dtype=np.float32),
             available=np.ones(len(specs), dtype=np.bool_),
+            deployment_of=tuple(spec.deployment_of for spec in specs),
+            weight=np.array([spec.weight for spec in specs]),
         )
 
 
@@ -159,7 +163,7 @@ def load_catalog(path: Path | None = None, *, on: date | None = None) -> Catalog
     day = on or datetime.now(tz=UTC).date()
     default = parse_yaml(files(__package__).joinpath(_DEFAULT_FILE).read_text(encoding="utf-8"), "default catalog")
     if path is None:
-        return _build(default["models"], "default catalog", day)
+        return build_catalog(default["models"], "default catalog", day)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -201,10 +205,10 @@ def parse_catalog(text: str, origin: str, on: date, default: Mapping[str, Any]) 
     if raw["extends"] == "none":
         if raw.get("remove"):
             raise CatalogError(f"{origin}: remove: has nothing to remove from; leave it out, or write extends: default")
-        return _build(models, origin, on)
+        return build_catalog(models, origin, on)
     removed = _removed(raw.get("remove") or [], models, default, origin)
     kept = {ref: fields for ref, fields in default.items() if ref not in removed}
-    return _build(_merged(kept, models), origin, on, tuple(default))
+    return build_catalog(_merged(kept, models), origin, on, tuple(default))
 
 
 def _removed(remove: object, models: Mapping[str, Any], default: Mapping[str, Any], origin: str) -> frozenset[str]:
@@ -227,7 +231,18 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _build(models: Mapping[str, Any], origin: str, on: date, known_refs: tuple[str, ...] = ()) -> Catalog:
+def build_catalog(models: Mapping[str, Any], origin: str, on: date, known_refs: tuple[str, ...] = ()) -> Catalog:
+    """Check raw models and find their prices.
+
+    Args:
+        models: Fields by ref, as a file has them.
+        origin: What to call their place in errors.
+        on: The UTC day whose prices count.
+        known_refs: Further models, to recognise a misspelt ref.
+
+    Raises:
+        CatalogError: As `load_catalog`.
+    """
     specs = check_models(models, origin, known_refs)
     problems: list[str] = []
     built: list[CatalogModel] = []

@@ -66,6 +66,10 @@ class ModelSpec(Value):
     sources: Sources
     price_id: Annotated[str | None, Field(pattern=r"^[^:\s]+:\S+$", description="provider:model.")] = None
     prices: PriceSpec = PriceSpec()
+    deployment_of: Annotated[
+        Text | None, Field(description="Entries with the same name here are one model in several places.")
+    ] = None
+    weight: Annotated[float, Field(gt=0.0, le=1e6, description="Share of traffic among those.")] = 1.0
     note: Text | None = None
 
     @model_validator(mode="after")

@@ -33,6 +33,8 @@ class ModelTable:
         available: (M,) False while a breaker is open or an operator drains the model.
         cached_input_usd: (M,) USD per input token that the provider's prompt cache already holds; the input
             price where it is not given.
+        deployment_of: For each model the name of what it is a deployment of, or None; empty means that none is.
+        weight: (M,) share of traffic that a deployment gets among those of the same name, above 0.
         providers: The part of each ref before the first slash.
     """
 
@@ -49,6 +51,8 @@ class ModelTable:
     latency_s: NDArray[np.float32]
     available: NDArray[np.bool_]
     cached_input_usd: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    deployment_of: tuple[str | None, ...] = ()
+    weight: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     providers: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +60,10 @@ class ModelTable:
             raise ValueError("model refs must be unique")
         if self.cached_input_usd.size == 0:
             object.__setattr__(self, "cached_input_usd", self.input_usd)
+        if self.weight.size == 0:
+            object.__setattr__(self, "weight", np.ones(len(self.refs)))
+        if not self.deployment_of:
+            object.__setattr__(self, "deployment_of", (None,) * len(self.refs))
         expected = {
             "input_usd": (len(self.refs),),
             "output_usd": (len(self.refs),),
@@ -68,6 +76,7 @@ class ModelTable:
             "latency_s": (len(self.refs),),
             "available": (len(self.refs),),
             "cached_input_usd": (len(self.refs),),
+            "weight": (len(self.refs),),
         }
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
@@ -81,3 +90,11 @@ class ModelTable:
     def index(self) -> dict[str, int]:
         """Column of each ref."""
         return {ref: column for column, ref in enumerate(self.refs)}
+
+    @cached_property
+    def deployments(self) -> NDArray[np.bool_] | None:
+        """(M, M) whether two models are deployments of the same; None while there are no two of them."""
+        names = [name for name in self.deployment_of if name is not None]
+        if len(set(names)) == len(names):
+            return None
+        return np.array([[a is not None and a == b for b in self.deployment_of] for a in self.deployment_of])

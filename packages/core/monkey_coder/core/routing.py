@@ -109,7 +109,7 @@ class AdvancedRouter:
 
     def __init__(
         self,
-        table: ModelTable,
+        table: ModelTable | Callable[[], ModelTable],
         gate: Gate,
         worth: Worth,
         interval: Interval,
@@ -125,7 +125,7 @@ class AdvancedRouter:
         """Wire the router.
 
         Args:
-            table: The models.
+            table: The models, or what returns those of the moment.
             gate: The hard rules.
             worth: The formula of utility.
             interval: The formula of the interval of a success.
@@ -143,7 +143,7 @@ class AdvancedRouter:
         """
         if quantum_enabled and (engine is None or executor is None):
             raise ValueError("quantum_enabled needs an engine and an executor to run it on; hand both in")
-        self._table = table
+        self._models: Callable[[], ModelTable] = (lambda: table) if isinstance(table, ModelTable) else table
         self._gate = gate
         self._worth = worth
         self._interval = interval
@@ -152,8 +152,6 @@ class AdvancedRouter:
         self._clock = clock
         self._make_ids = make_ids
         self._config_version = config_version
-        names = sorted(set(table.providers))
-        self._providers = np.array([names.index(name) for name in table.providers], dtype=np.int64)
 
     def route_request(self, request: ExecuteRequest | RouteRequest) -> RoutingDecision:
         """Decide a request.
@@ -196,8 +194,8 @@ class AdvancedRouter:
         return self._decide(request, (), self._clock())
 
     def _decide(self, request: RouteRequest, degraded: tuple[Degradation, ...], started: float) -> RoutingDecision:
-        require_known_models(request, self._table)
-        task, table = request.request, self._table
+        task, table = request.request, self._models()
+        require_known_models(request, table)
         analysis = analyse(task)
         tokens_in, tokens_out = np.array([estimate_tokens(task, analysis)], dtype=np.int64).T
         tried, failures = _attempts(request, table)
@@ -225,7 +223,7 @@ class AdvancedRouter:
             rejected=failures[None, :],
             preferred=np.array([[name in wanted for name in table.providers]]) if wanted else None,
             floor=None if floor is None else low >= floor,
-            providers=self._providers,
+            providers=np.unique(table.providers, return_inverse=True)[1],
         )
         chosen, need = int(order[0, 0]), float(required[0])
         ranked = [

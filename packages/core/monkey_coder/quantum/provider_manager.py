@@ -86,21 +86,36 @@ class ProviderManager:
         provider_options: BreakerOptions = PROVIDER_OPTIONS,
         on_exhausted: Callable[[], None] = lambda: None,
     ) -> None:
-        self._refs = tuple(refs)
+        self._refs: tuple[str, ...] = ()
         self._now = clock
+        self._rng = rng
+        self._model_options, self._provider_options = model_options or BreakerOptions(), provider_options
         self._on_exhausted = on_exhausted
         self._lock = threading.Lock()
         self._overrides: Mapping[str, Override] = {}
         self._last_error: dict[str, str] = {}
-        providers = dict.fromkeys(_provider(ref) for ref in refs)
-        self._models = {ref: CircuitBreaker(model_options or BreakerOptions(), rng) for ref in refs}
-        self._providers = {name: CircuitBreaker(provider_options, rng) for name in providers}
+        self._models: dict[str, CircuitBreaker] = {}
+        self._providers: dict[str, CircuitBreaker] = {}
         self._troubled = False  # whether any breaker is not closed: spares the request path a look at them
+        self.watch(refs)
 
     @property
     def providers(self) -> tuple[str, ...]:
         """All providers, in the order of the models."""
         return tuple(self._providers)
+
+    def watch(self, refs: Sequence[str]) -> None:
+        """Watch these models from now on; those that were watched before keep their breakers."""
+        with self._lock:
+            self._refs = tuple(refs)
+            self._models = {
+                ref: self._models.get(ref) or CircuitBreaker(self._model_options, self._rng) for ref in self._refs
+            }
+            self._providers = {
+                name: self._providers.get(name) or CircuitBreaker(self._provider_options, self._rng)
+                for name in dict.fromkeys(_provider(ref) for ref in self._refs)
+            }
+            self._look_for_trouble()
 
     def on_outcome(self, model: str, error_type: str | None, decided_at: float, at: float) -> None:
         """Take in a report; models that are not watched are ignored.
@@ -119,7 +134,7 @@ class ProviderManager:
                 breaker.record(error_type is None, decided_at, at)
             if error_type is not None:
                 self._last_error[provider] = error_type
-            self._troubled = any(b.retry_at is not None for b in (*self._models.values(), *self._providers.values()))
+            self._look_for_trouble()
 
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
         """Count decisions for what is half-open as probes."""
@@ -167,6 +182,9 @@ class ProviderManager:
                 )
                 for name, breaker in self._providers.items()
             )
+
+    def _look_for_trouble(self) -> None:
+        self._troubled = any(b.retry_at is not None for b in (*self._models.values(), *self._providers.values()))
 
     def _provider_available(self, name: str, now: float) -> bool:
         match self._overrides.get(name, "auto"):

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.errors import RouterError, StoreFormatError
 from monkey_coder.models import TASK_TYPES, OverrideRequest, TaskType
-from monkey_coder.ports import Clock, DecisionEvent
+from monkey_coder.ports import Clock, DecisionEvent, OutcomeEvent, OutcomeListener
 from monkey_coder.quantum.capability_profiler import Observation, Profiles
 from monkey_coder.quantum.decision_record import decode
 from monkey_coder.quantum.outcome_record import DECIDED_MODEL, OutcomeRecord
@@ -148,9 +148,11 @@ class OutcomeFollower:
         wall_clock: Seconds since 1970.
         clock: For pauses.
         options: How to follow.
+        watches: Further looks at the store, as frequent as those at what operators set, in the thread of `step`.
 
     Attributes:
         recent: The latest decisions of this process; a listener.
+        listeners: Get one event per outcome; corrections are no further ones.
     """
 
     def __init__(
@@ -163,11 +165,15 @@ class OutcomeFollower:
         wall_clock: Callable[[], float],
         clock: Clock,
         options: FollowerOptions | None = None,
+        watches: Sequence[Callable[[], None]] = (),
     ) -> None:
         self.options = options or FollowerOptions()
         self._store, self._base, self._learners, self._live = store, base, learners, live
         self._issued_at, self._now, self._clock = issued_at, wall_clock, clock
+        self._watches = tuple(watches)
         self.recent = RecentDecisions()
+        self.listeners: Sequence[OutcomeListener] = ()
+        self._joined: list[OutcomeEvent] = []
         self._position = START
         self._latest: OrderedDict[str, float] = OrderedDict()
         self._waiting: deque[_Waiting] = deque()
@@ -189,12 +195,15 @@ class OutcomeFollower:
         now = self._clock()
         if now >= self._overrides_at:
             self._learners.providers.override(read_overrides(self._store))
+            for look in self._watches:
+                look()
             self._overrides_at = now + self.options.overrides_s
         self._retry(now)
         rows = self._store.read_outcomes(self._position, _BULK)
         for streamed in rows:
             self._take(streamed.row, now)
             self._position = streamed.position
+        self._tell()
         self.publish()
         return len(rows)
 
@@ -219,12 +228,35 @@ class OutcomeFollower:
         elif (available != live.table.available).any():
             self.publish_availability()
 
+    def rebase(self, base: ModelTable, change: Callable[[EngineSnapshot], EngineSnapshot]) -> None:
+        """Go on with other models, keeping what was learned; in the thread of `step`.
+
+        Args:
+            base: The models with the priors of the catalog.
+            change: What else shall change in the snapshot, in the same moment.
+        """
+        self._learners.providers.watch(base.refs)
+
+        def swap(now: EngineSnapshot) -> EngineSnapshot:
+            available = base.available & self._learners.providers.available(base.refs)
+            fresh = change(replace(now, table=replace(self._learners.profiles.table(base), available=available)))
+            self._base = base  # under the snapshot's lock, for `publish_availability` may come from another thread
+            return fresh
+
+        self._live.update(swap)
+
     def publish_availability(self) -> None:
         """Put into the snapshot what can be had now. May be called from any thread."""
         self._live.update(lambda now: replace(now, table=self._available(now)))
 
-    def wake(self) -> None:
-        """Look at the stream soon: something has come. For the event loop that `run` is in."""
+    def wake(self, settings: bool = False) -> None:
+        """Look at the stream soon: something has come. For the event loop that `run` is in.
+
+        Args:
+            settings: Look at what operators set as well.
+        """
+        if settings:
+            self._overrides_at = self._clock()
         self._wake.set()
 
     async def run(self, executor: Executor) -> None:
@@ -308,8 +340,14 @@ class OutcomeFollower:
             self._learners.providers.on_outcome(model, record.error_type, decided_at, record.received_at)
             if record.score is not None:
                 self._learners.monitor.on_outcome(decision.opinions, model, record.score)
+            self._joined.append(OutcomeEvent(row.identity, model, record.score, record.cost_usd))
         self._dirty = True
         return True
+
+    def _tell(self) -> None:
+        joined, self._joined = self._joined, []
+        for listener in self.listeners if joined else ():
+            listener.on_outcomes(joined)
 
     def _logged(self, decision_id: str) -> DecisionFacts | None:
         payload = self._store.decision(decision_id)

@@ -31,6 +31,7 @@ class EngineSnapshot:
         max_alternatives: Runners-up in an answer.
         policy_version: Number of the policy that the DQN strategy serves; None while there is none.
         config_version: Number of the configuration.
+        catalog_version: Of the models: grows with each change of the catalog at run time, 1 before the first.
     """
 
     table: ModelTable
@@ -45,6 +46,7 @@ class EngineSnapshot:
     max_alternatives: int = 10
     policy_version: int | None = None
     config_version: int = 1
+    catalog_version: int = 1
 
     @cached_property
     def model_features(self) -> FloatArray:
