@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -14,7 +18,10 @@ import uvicorn
 from monkey_coder.bootstrap import deployment_secret, plugged_in_strategies
 from monkey_coder.catalog.catalog import load_catalog
 from monkey_coder.errors import SettingsError
+from monkey_coder.key_ring import FILE_NAME, KeyRing
+from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE
 from monkey_coder.settings import Settings
+from monkey_coder.storage.absence import open_or_do_without
 
 
 class LogLevel(StrEnum):
@@ -38,28 +45,82 @@ def serve(
     """Answer routing requests over HTTP until interrupted; requests in flight are finished first."""
     given = {} if host is None else {"host": host}
     settings = Settings.from_environment(os.environ).model_copy(update=given)
-    settings.require_safe_address()
+    if not settings.on_loopback:
+        settings.require_safe_address(keyed=has_keys(settings))
     require_free_port(settings.host, port)
     require_what_processes_open(settings)
     os.environ.update(settings.to_environment())  # worker processes read their settings there
     try:
-        uvicorn.run(
-            "monkey_coder.app.main:create_app_from_environment",
-            factory=True,
-            host=settings.host,
-            port=port,
-            workers=workers,
-            loop="uvloop",
-            http="httptools",
-            log_level=log_level.value,
-            access_log=False,
-            backlog=4096,
-            timeout_graceful_shutdown=10,
-            server_header=False,
-            date_header=False,
-        )
+        with sharing_metrics(workers):
+            run(settings, port, workers, log_level)
     except SystemExit as end:  # uvicorn's own codes for a failed start
         raise typer.Exit(1 if end.code else 0) from end
+
+
+def run(settings: Settings, port: int, workers: int, log_level: LogLevel) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        SystemExit: The server could not start.
+    """
+    uvicorn.run(
+        "monkey_coder.app.main:create_app_from_environment",
+        factory=True,
+        host=settings.host,
+        port=port,
+        workers=workers,
+        loop="uvloop",
+        http="httptools",
+        log_level=log_level.value,
+        access_log=False,
+        backlog=4096,
+        timeout_graceful_shutdown=10,
+        server_header=False,
+        date_header=False,
+    )
+
+
+@contextmanager
+def sharing_metrics(workers: int) -> Iterator[None]:
+    """Give several processes a directory to add up their metrics in; one alone keeps them in memory.
+
+    A directory that the environment names already is used as it is, without what was left there.
+
+    Raises:
+        SettingsError: That directory cannot be used.
+    """
+    given = os.environ.get(DIRECTORY_VARIABLE)
+    if given:
+        try:
+            Path(given).mkdir(parents=True, exist_ok=True)
+            for left in Path(given).glob("*.db"):
+                left.unlink()
+        except OSError as error:
+            raise SettingsError(
+                f"{DIRECTORY_VARIABLE}={given} cannot be used ({error.strerror}); name another directory, or unset it"
+            ) from error
+        yield
+    elif workers == 1:
+        yield
+    else:
+        with TemporaryDirectory(prefix="monkey-coder-metrics-", ignore_cleanup_errors=True) as directory:
+            os.environ[DIRECTORY_VARIABLE] = directory  # worker processes import prometheus_client after this
+            try:
+                yield
+            finally:
+                del os.environ[DIRECTORY_VARIABLE]
+
+
+def has_keys(settings: Settings) -> bool:
+    """Whether there are API keys: in the store or, while it is away, as this host knew them last.
+
+    Raises:
+        StoreFormatError: The store shows none, and the file of those known last is damaged.
+    """
+    with closing(open_or_do_without(settings.state_dir, time.time)) as store:
+        keys = KeyRing(store, settings.state_dir / FILE_NAME)
+        keys.begin()
+        return keys.table.required
 
 
 def require_what_processes_open(settings: Settings) -> None:
