@@ -10,13 +10,14 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from difflib import get_close_matches
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from monkey_coder.catalog.catalog import Catalog
 from monkey_coder.catalog.changes import Changed, ModelChange, described, require_removable, with_changes
-from monkey_coder.errors import StoreUnavailableError
+from monkey_coder.errors import StoreUnavailableError, UnknownModelError
 from monkey_coder.storage.port import Document, Store
 
 CHANGES: Final = "catalog_model"
@@ -111,8 +112,12 @@ def restore_model(store: Store, ref: str) -> int:
     """Leave a model to the catalog file again; returns the version of the catalog.
 
     Raises:
+        UnknownModelError: It was not changed since the start.
         StoreUnavailableError: It could not be kept.
     """
+    changed = store.documents(CHANGES)
+    if ref not in changed:
+        raise UnknownModelError("ref", ref, get_close_matches(ref, changed, n=3))
     return _write(store, ref, ModelChange(action="restore"))
 
 

@@ -105,6 +105,36 @@ def test_a_missing_file_is_bad_usage(tmp_path: Path) -> None:
     assert run("list", "--catalog", tmp_path)[0] == 2
 
 
+def test_models_are_added_removed_and_restored(tmp_path: Path) -> None:
+    usual = load_catalog().refs
+    code, out, _ = run("add", write(tmp_path / "more.yaml", extends="none", models={"me/x": own(deployment_of="x")}))
+    assert (code, out) == (0, "me/x: in catalog version 2\n")
+    assert re.search(r"deployment of +x, weight 1", run("show", "me/x")[1])
+    assert run("remove", usual[0])[0] == 0
+    listed = [model["ref"] for model in json.loads(run("list", "--json")[1])["models"]]
+    assert listed == [*usual[1:], "me/x"]
+    assert json.loads(run("check", "--json")[1])["count"] == len(usual)  # the file alone
+    assert run("remove", usual[0])[0] == run("restore", usual[1])[0] == 2
+    code, out, _ = run("restore", usual[0])
+    assert (code, out) == (0, f"{usual[0]}: as in the catalog file from version 4 on\n")
+    assert json.loads(run("list", "--json")[1])["count"] == len(usual) + 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"models": {"me/x": own(), "me/y": own(latency_s=-1)}}, "models.me/y.latency_s"),
+        ({"extends": "default", "models": {"me/x": own()}}, "nothing else"),
+        ({"model": {"me/x": own()}}, "must hold `models`"),
+    ],
+)
+def test_a_file_with_a_mistake_adds_nothing(tmp_path: Path, content: dict[str, object], said: str) -> None:
+    code, _, err = run("add", write(tmp_path / "more.yaml", **content))
+    assert code == 1
+    assert said in err
+    assert json.loads(run("list", "--json")[1])["count"] == len(load_catalog())
+
+
 def test_show_tells_what_outcomes_taught(state_dir: Path) -> None:
     ref = load_catalog().refs[0]
     state_dir.mkdir()

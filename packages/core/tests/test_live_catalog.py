@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
+from builders import SECRET, engine
+from builders import ask as ask_engine
+from colours import ColourEmbedder
 from contract import problem
 from servers import PATIENCE_S, serving
 
 from monkey_coder.catalog.catalog import load_catalog
-from monkey_coder.errors import CatalogError, UnknownModelError
+from monkey_coder.errors import CatalogError, RouterError, UnknownModelError
+from monkey_coder.following import follow
 from monkey_coder.live_catalog import (
     CHANGES,
     CatalogWatch,
@@ -22,6 +27,14 @@ from monkey_coder.live_catalog import (
     restore_model,
     stored_catalog,
 )
+from monkey_coder.policies import PolicyWatch
+from monkey_coder.quantum import policy_bundle as bundles
+from monkey_coder.quantum.identifiers import SignedIds
+from monkey_coder.quantum.performance_monitor import PerformanceMonitor
+from monkey_coder.quantum.policy_bundle import PolicyBundle
+from monkey_coder.quantum.routing_strategies import configured_strategies
+from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
+from monkey_coder.quantum.training_pipeline import TrainedPolicy
 from monkey_coder.storage.sqlite_store import SqliteStore
 
 ROUTE, FEEDBACK, MODELS = "/v1/quantum/route", "/v1/quantum/feedback", "/v1/quantum/models"
@@ -114,6 +127,38 @@ def test_a_change_that_cannot_be_read_harms_no_other(store: SqliteStore, caplog:
     assert watch.now.refs == (*load_catalog().refs, NEW)
     assert "odd/one cannot be read" in caplog.text
     assert "old/one: lacks" in caplog.text
+
+
+def test_the_policy_and_what_was_learned_go_on_with_other_models(
+    store: SqliteStore, trained_policy: TrainedPolicy, tmp_path: Path
+) -> None:
+    trained = trained_policy
+    bundles.publish(tmp_path, PolicyBundle(trained.parts, trained.memory, trained.reliability, trained.card), {})
+    base = load_catalog()
+    live = LiveSnapshot(EngineSnapshot(base.table(), configured_strategies(None, None)))
+    policies = PolicyWatch(tmp_path, live)
+    policies.look()
+    ids = SignedIds(SECRET, time.time, os.urandom)
+    following = follow(store, live, base, PerformanceMonitor(), ids.issued_at, policies.rebound)
+    following.providers.on_outcome(base.refs[1], "timeout", 0.0, 0.0)
+    put_model(store, NEW, FIELDS)
+    remove_model(store, base, base.refs[0])
+    following.follower.catch_up(1.0)
+    with engine(embedder=ColourEmbedder()) as manager:
+        manager.snapshot = live
+        answer = manager.decide([ask_engine(options={"strategies": ["dqn", "memory"]}, episode_id="e")])[0]
+    assert not isinstance(answer, RouterError), answer
+    statuses = {thread["strategy"]: thread["status"] for thread in answer["thread_results"]}
+    assert set(statuses.values()) == {"SUCCESS"}
+    assert answer["policy_version"] == 1
+    assert answer["degraded"] == []
+    assert live().table.refs == (*base.refs[1:], NEW)
+    assert live().catalog_version == 3
+    assert live().model_features.shape[0] == len(live().table)
+    failures = {m.name: m.failures for provider in following.providers.report() for m in provider.models}
+    assert failures == dict.fromkeys(live().table.refs, 0) | {base.refs[1]: 1}
+    following.follower.publish_availability()  # as a batch may ask for it at any moment
+    assert live().table.available.all()
 
 
 # Real servers

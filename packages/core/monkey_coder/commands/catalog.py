@@ -1,11 +1,12 @@
-"""``monkey-coder catalog``: look at the models that may be chosen, and check a catalog file."""
+"""``monkey-coder catalog``: look at the models that may be chosen, check a catalog file, and change what is served."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,13 +15,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from monkey_coder.catalog.catalog import Catalog, CatalogModel, load_catalog
+from monkey_coder.catalog.catalog import Catalog, CatalogModel, build_catalog, load_catalog
+from monkey_coder.catalog.reading import parse_yaml
 from monkey_coder.errors import CatalogError, UnknownModelError
 from monkey_coder.following import past_profiles
+from monkey_coder.live_catalog import put_model, remove_model, restore_model, stored_catalog, today
 from monkey_coder.models import TASK_TYPES
 from monkey_coder.quantum.capability_profiler import TaskProfile
 from monkey_coder.settings import Settings
 from monkey_coder.storage.opening import FILE_NAME, open_store
+from monkey_coder.storage.port import Store
 
 app = typer.Typer(no_args_is_help=True, help="The models that may be chosen: their prices, limits and priors.")
 
@@ -77,7 +81,8 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a catalog file: exit code 0 when it can be used, 1 when not."""
-    loaded = _load(file)
+    with _complaining():
+        loaded = load_catalog(file)
     summary = _summary(loaded)
     if as_json:
         _print_json(summary)
@@ -88,12 +93,85 @@ def check(
     typer.echo(f"  version {loaded.version}")
 
 
-def _load(path: Path | None) -> Catalog:
+@app.command()
+def add(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="YAML with `models`, as a catalog has.")
+    ],
+) -> None:
+    """Add the models of a file to a running deployment, or replace them there; all or none if one is wrong."""
+    with _complaining():
+        models = model_fields(file.read_text(encoding="utf-8"), str(file))
+        build_catalog(models, str(file), today())
+        with closing(_open_store()) as store:
+            for ref, fields in models.items():
+                typer.echo(f"{ref}: in catalog version {put_model(store, ref, fields)}")
+
+
+@app.command()
+def remove(ref: Annotated[str, typer.Argument(metavar="REF", help="The model.")]) -> None:
+    """Take a model out of a running deployment."""
+    with _complaining(), closing(_open_store()) as store:
+        base = load_catalog(Settings.from_environment(os.environ).catalog)
+        typer.echo(f"{ref}: gone from catalog version {remove_model(store, base, ref)} on")
+
+
+@app.command()
+def restore(ref: Annotated[str, typer.Argument(metavar="REF", help="The model.")]) -> None:
+    """Undo what was changed about a model: it is as the catalog file has it, or gone if that has none."""
+    with _complaining(), closing(_open_store()) as store:
+        typer.echo(f"{ref}: as in the catalog file from version {restore_model(store, ref)} on")
+
+
+def model_fields(text: str, origin: str) -> Mapping[str, Any]:
+    """The models of a file for `catalog add`, not yet checked.
+
+    Args:
+        text: The file.
+        origin: What to call it in errors.
+
+    Raises:
+        CatalogError: It is no YAML, or holds something besides models.
+    """
+    raw = parse_yaml(text, origin)
+    if raw.pop("extends", "none") != "none" or set(raw) != {"models"} or not isinstance(raw["models"], dict):
+        raise CatalogError(f"{origin}: must hold `models`, each with all its fields, and nothing else")
+    models: Mapping[str, Any] = raw["models"]
+    return models
+
+
+@contextmanager
+def _complaining() -> Iterator[None]:
     try:
-        return load_catalog(path)
+        yield
     except CatalogError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
+    except UnknownModelError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _load(path: Path | None) -> Catalog:
+    """An own file as it is; without one, what the deployment serves: its file, and what was changed since."""
+    with _complaining():
+        if path is not None:
+            return load_catalog(path)
+        base = load_catalog(Settings.from_environment(os.environ).catalog)
+    if not _has_store():
+        return base
+    with closing(_open_store()) as store:
+        return stored_catalog(store, base)[0].catalog
+
+
+def _has_store() -> bool:
+    settings = Settings.from_environment(os.environ)
+    return (settings.state_dir / FILE_NAME).exists()
+
+
+def _open_store() -> Store:
+    settings = Settings.from_environment(os.environ)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    return open_store(settings.state_dir, None, time.time)
 
 
 def _summary(catalog: Catalog) -> dict[str, Any]:
@@ -147,6 +225,7 @@ def _details(model: CatalogModel) -> Table:
         "quality": ", ".join(f"{task} {quality[task]:.2f}" for task in TASK_TYPES),
         "quality from": f"{spec.sources.quality}; worth {spec.evidence:g} outcomes",
         "latency": f"{spec.latency_s:g} s",
+        "deployment of": f"{spec.deployment_of}, weight {spec.weight:g}" if spec.deployment_of else "",
         "latency from": spec.sources.latency or "",
         "note": spec.note or "",
     }
@@ -158,15 +237,11 @@ def _details(model: CatalogModel) -> Table:
 
 def _learned(catalog: Catalog, ref: str) -> Sequence[TaskProfile]:
     """What outcomes say of a model, in the task types in which it has any; empty where there is no store."""
-    state_dir = Settings.from_environment(os.environ).state_dir
-    if not (state_dir / FILE_NAME).exists():
+    if not _has_store():
         return ()
-    store = open_store(state_dir, None, time.time)
-    try:
+    with closing(_open_store()) as store:
         table = catalog.table()
         return [told for told in past_profiles(store, table).profile(table, ref) if told.seen > 0.0]
-    finally:
-        store.close()
 
 
 def _profile(profile: Sequence[TaskProfile]) -> Table:
