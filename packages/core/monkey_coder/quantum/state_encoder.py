@@ -149,7 +149,9 @@ def encode_states(facts: RequestFacts, table: ModelTable) -> FloatArray:
         np.log10(1.0 + np.stack([facts.input_tokens, facts.output_tokens], axis=1)) / 6.0
     )
     if facts.attempts.any():
-        state[:, layout.attempts : layout.preferences] = _attempt_summary(facts, table.success[task])
+        state[:, layout.attempts : layout.preferences] = encode_attempts(
+            facts.attempts, facts.spent_usd, table.success[task]
+        )
     state[:, layout.preferences :] = encode_preferences(
         facts.cost_weight, facts.latency_weight, facts.cost_ref, facts.latency_ref, facts.quality_floor
     )
@@ -176,22 +178,36 @@ def encode_preferences(
     )
 
 
-def _attempt_summary(facts: RequestFacts, success: FloatArray) -> FloatArray:
-    """(B, 5) how many were rejected, whether one was accepted, how good the rejected were, and the money spent."""
-    rejected = facts.attempts == REJECTED
+def encode_attempts(attempts: NDArray[np.int8], spent_usd: NDArray[np.float64], success: FloatArray) -> FloatArray:
+    """Encode how earlier attempts ended: how many were rejected, whether one was accepted, how good the rejected were.
+
+    Args:
+        attempts: (B, M) UNTRIED, REJECTED or ACCEPTED.
+        spent_usd: (B,) USD that they cost.
+        success: (B, M) prior P(success).
+
+    Returns:
+        (B, 5); see `spent_usd_of` for the last entry.
+    """
+    rejected = attempts == REJECTED
     count = rejected.sum(axis=1)
     of_rejected = np.where(rejected, success, 0.0)
     return np.stack(
         [
             count / 4.0,
-            (facts.attempts > 0).any(axis=1),
+            (attempts > 0).any(axis=1),
             of_rejected.sum(axis=1) / np.maximum(count, 1),
             of_rejected.max(axis=1, initial=0.0),
-            np.log10(1.0 + 1000.0 * facts.spent_usd) / 6.0,
+            np.log10(1.0 + 1000.0 * spent_usd) / 6.0,
         ],
         axis=1,
         dtype=np.float32,
     )
+
+
+def spent_usd_of(state: FloatArray, dimensions: int) -> float:
+    """USD that the attempts before a state (S,) cost, as it was encoded with an embedding of `dimensions`."""
+    return float(10.0 ** (6.0 * float(state[StateLayout(dimensions).preferences - 1])) - 1.0) / 1000.0
 
 
 def encode_models(table: ModelTable) -> FloatArray:
