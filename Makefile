@@ -26,7 +26,7 @@ run: $(READY) ## Serve on 127.0.0.1:8000 (PORT=8010, WORKERS=2)
 	$(BIN)/monkey-coder serve --host $(HOST) --port $(PORT) --workers $(WORKERS)
 
 test: $(READY) ## Run all tests with coverage
-	scripts/system_packages redis-server
+	scripts/system_packages redis-server prometheus
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q
 	$(BIN)/coverage combine --quiet

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from builders import route_batch
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from monkey_coder.ports import DecisionEvent
-from monkey_coder.quantum.metrics_collector import MetricsCollector
+from monkey_coder.models import COLLAPSE_NAMES
+from monkey_coder.ports import DecisionEvent, OutcomeEvent
+from monkey_coder.quantum.metrics_collector import (
+    ALERT_FIGURES,
+    CACHE_RESULTS,
+    CACHE_TIERS,
+    MOST_EXPERIMENTS,
+    REPORT_RESULTS,
+    MetricsCollector,
+    error_codes,
+)
+from monkey_coder.quantum.metrics_exposition import Exposition
+from monkey_coder.quantum.metrics_series import OTHER, Vocabulary
 
 SERIES_OF_THE_CONTRACT: dict[str, tuple[str, set[str]]] = {
     "quantum_route_requests": ("counter", {"outcome"}),
@@ -26,7 +42,18 @@ SERIES_OF_THE_CONTRACT: dict[str, tuple[str, set[str]]] = {
     "quantum_queue_depth": ("gauge", set()),
     "quantum_strategy_alert": ("gauge", {"strategy", "figure"}),
     "quantum_batch_size": ("histogram", set()),
+    "quantum_cache_requests": ("counter", {"tier", "result"}),
+    "quantum_outcomes": ("counter", {"provider", "model"}),
+    "quantum_successes": ("counter", {"provider", "model"}),
+    "quantum_cost_usd": ("counter", {"provider", "model"}),
+    "quantum_success_ratio": ("gauge", {"provider", "model"}),
+    "quantum_cost_per_success_usd": ("gauge", set()),
+    "quantum_policy_version": ("gauge", set()),
+    "quantum_training_loss": ("gauge", set()),
+    "quantum_replay_size": ("gauge", set()),
+    "quantum_experiment_assignments": ("counter", {"experiment", "arm"}),
 }
+DOCS = Path(__file__).parents[4] / "docs" / "reference" / "metrics.md"
 
 
 @pytest.fixture
@@ -54,20 +81,162 @@ def event(model: str = "m", duration_s: float = 0.003, **changes: Any) -> Decisi
     return DecisionEvent(answer, route_batch([[0.5]]), 0, np.ones(1, dtype=np.float32), duration_s)
 
 
-def test_names_and_labels_are_those_of_the_contract(registry: CollectorRegistry, metrics: MetricsCollector) -> None:
+def report(metrics: MetricsCollector, number: int, model: str, score: float | None, cost_usd: float | None) -> None:
+    """An outcome that this process accepted."""
+    metrics.expect([str(number)])
+    metrics.on_outcomes([OutcomeEvent(str(number), model, score, cost_usd)])
+
+
+def everything(metrics: MetricsCollector, word: str = "p") -> None:
+    """One event of each kind."""
     metrics.on_batch(1, 0)
     metrics.on_finished("decided")
-    metrics.on_decided([event(degraded=["deadline"])])
+    metrics.on_decided([event(degraded=["deadline"], experiment={"id": word, "arm": "a"})])
     metrics.on_alert("balanced", "p95_s", raised=True)
     metrics.on_feedback("new")
     metrics.on_provider("p", available=True, breaker="closed")
-    families = {f.name: f for f in text_string_to_metric_families(generate_latest(registry).decode())}
+    metrics.on_cache("local", "hit", 3)
+    metrics.on_training(loss=0.25, replay_size=1_000)
+    metrics.on_policy(4)
+    report(metrics, 1, "p/m", 1.0, 0.5)
+
+
+def test_names_and_labels_are_those_of_the_contract(registry: CollectorRegistry, metrics: MetricsCollector) -> None:
+    everything(metrics)
+    told = Exposition(registry, None).render().decode()
+    families = {f.name: f for f in text_string_to_metric_families(told)}
+    assert set(families) == set(SERIES_OF_THE_CONTRACT)
     for name, (kind, labels) in SERIES_OF_THE_CONTRACT.items():
         family = families[name]
         assert family.type == kind
         assert family.documentation.endswith(".")
         assert {label for sample in family.samples for label in sample.labels} - {"le"} == labels
         assert kind != "counter" or family.samples[0].name == f"{name}_total"
+
+
+def test_promtool_has_nothing_to_say_against_it(registry: CollectorRegistry, metrics: MetricsCollector) -> None:
+    everything(metrics)
+    told = Exposition(registry, None).render()
+    checked = subprocess.run(["promtool", "check", "metrics"], input=told, capture_output=True)
+    assert (checked.returncode, checked.stderr) == (0, b"")
+
+
+def test_every_series_is_described_for_those_who_draw_graphs(
+    registry: CollectorRegistry, metrics: MetricsCollector
+) -> None:
+    everything(metrics)
+    rows = re.findall(r"^\| `(quantum_\w+)(?:\{([\w, ]*)\})?` \| (\w+) \| (.*) \|$", DOCS.read_text(), re.MULTILINE)
+    told = {
+        (f.name + ("_total" if f.type == "counter" else ""), f.type, f.documentation.removesuffix("."))
+        for f in text_string_to_metric_families(Exposition(registry, None).render().decode())
+    }
+    assert {(name, kind, text.split(".")[0]) for name, _, kind, text in rows} == told
+    for name, labels, _, _ in rows:
+        assert set(filter(None, labels.split(", "))) == SERIES_OF_THE_CONTRACT[name.removesuffix("_total")][1]
+
+
+REFS, STRATEGIES = ("p/m", "p/deep/m", "q/n"), ("balanced", "performance")
+KNOWN = Vocabulary(refs=lambda: REFS, providers=lambda: ("p", "q"), strategies=lambda: STRATEGIES)
+CLOSED = {
+    "outcome": {"decided", "abandoned", *error_codes()},
+    "result": {*REPORT_RESULTS, *error_codes(), *CACHE_RESULTS},
+    "provider": {"p", "q"},
+    "model": {"m", "deep/m", "n"},
+    "collapse": {*COLLAPSE_NAMES, "gary8d"},
+    "strategy": set(STRATEGIES),
+    "status": {"PENDING", "RUNNING", "SUCCESS", "FAILED", "TIMEOUT", "CANCELLED"},
+    "cache": {"miss", "local", "redis", "similar", "bypass"},
+    "reason": {"redis", "store", "deadline", "strategy", "learner", "quantum"},
+    "tier": set(CACHE_TIERS),
+    "figure": set(ALERT_FIGURES),
+}
+words = st.sampled_from([*sorted(set().union(*CLOSED.values())), "", "a\nb", '"}', "Fix the race"]) | st.text(
+    max_size=30
+)
+
+
+@given(st.data())
+def test_label_values_stay_within_closed_sets_whatever_comes(data: st.DataObject) -> None:
+    registry = CollectorRegistry()
+    metrics = MetricsCollector(registry, KNOWN)
+    for number in range(data.draw(st.integers(1, 4))):
+        word = lambda: data.draw(words)  # noqa: E731
+        metrics.on_finished(word())
+        metrics.on_feedback(word())
+        metrics.on_cache(word(), word())
+        metrics.on_alert(word(), word(), raised=True)
+        metrics.on_provider(word(), available=True, breaker="open")
+        report(metrics, number, word(), 1.0, 1.0)
+        thread = {"strategy": word(), "status": word(), "execution_time_ms": 1.0}
+        strange = {"provider": word(), "collapse_strategy": word(), "cache": word(), "degraded": [word()]}
+        metrics.on_decided([event(word(), thread_results=[thread], **strange)])
+    for family in text_string_to_metric_families(Exposition(registry, None).render().decode()):
+        for sample in family.samples:
+            for label, value in sample.labels.items():
+                assert label == "le" or value in CLOSED[label] | {OTHER}
+
+
+def test_a_model_gets_a_series_from_when_it_is_in_the_catalog() -> None:
+    refs: list[str] = []
+    registry = CollectorRegistry()
+    metrics = MetricsCollector(registry, Vocabulary(refs=lambda: refs))
+    metrics.on_decided([event("m")])
+    refs.append("p/m")
+    metrics.on_decided([event("m"), event("m")])
+
+    def decided(provider: str, model: str) -> float | None:
+        labels = {"provider": provider, "model": model, "collapse": "weighted"}
+        return registry.get_sample_value("quantum_decisions_total", labels)
+
+    assert decided(OTHER, OTHER) == 1
+    assert decided("p", "m") == 2
+
+
+def test_there_is_an_end_to_the_arms_of_experiments(registry: CollectorRegistry, metrics: MetricsCollector) -> None:
+    for number in range(MOST_EXPERIMENTS + 20):
+        metrics.on_decided([event(experiment={"id": f"e{number}", "arm": "a"})])
+    samples = [s for f in registry.collect() for s in f.samples if s.name == "quantum_experiment_assignments_total"]
+    assert len(samples) == MOST_EXPERIMENTS + 1
+    assert registry.get_sample_value("quantum_experiment_assignments_total", {"experiment": OTHER, "arm": OTHER}) == 20
+
+
+def test_success_and_its_price_follow_from_the_outcomes(registry: CollectorRegistry, metrics: MetricsCollector) -> None:
+    told = [("p/m", 1.0, 0.02), ("p/m", 0.0, 0.03), ("p/m", None, 0.01), ("q/a/b", 0.5, None), ("q/a/b", 1.0, 0.0)]
+    for number, outcome in enumerate(told):
+        report(metrics, number, *outcome)
+    rendered = Exposition(registry, None).render().decode()
+    assert 'quantum_success_ratio{model="m",provider="p"} 0.5' in rendered
+    assert 'quantum_success_ratio{model="a/b",provider="q"} 0.75' in rendered
+    assert 'quantum_cost_usd_total{model="m",provider="p"} 0.06' in rendered
+    assert "\nquantum_cost_per_success_usd 0.024\n" in rendered  # 0.06 USD for 2.5 successes
+
+
+def test_an_outcome_counts_once_and_only_where_it_was_accepted(
+    registry: CollectorRegistry, metrics: MetricsCollector
+) -> None:
+    metrics.expect(["ours"])
+    joined = [OutcomeEvent("ours", "p/m", 1.0, 0.1), OutcomeEvent("theirs", "p/m", 1.0, 0.1)]
+    metrics.on_outcomes(joined)
+    metrics.on_outcomes(joined)
+    assert registry.get_sample_value("quantum_outcomes_total", {"provider": "p", "model": "m"}) == 1
+
+
+def test_without_outcomes_nothing_is_said_of_success(registry: CollectorRegistry, metrics: MetricsCollector) -> None:
+    rendered = Exposition(registry, None).render().decode()
+    assert "quantum_success_ratio{" not in rendered
+    assert "\nquantum_cost_per_success_usd " not in rendered
+
+
+def test_figures_of_training_stay_until_there_are_new_ones(
+    registry: CollectorRegistry, metrics: MetricsCollector
+) -> None:
+    metrics.on_training(loss=0.5, replay_size=10)
+    metrics.on_training(loss=0.25)
+    metrics.on_policy(3)
+    metrics.on_policy(None)
+    assert registry.get_sample_value("quantum_training_loss") == 0.25
+    assert registry.get_sample_value("quantum_replay_size") == 10
+    assert registry.get_sample_value("quantum_policy_version") == 0
 
 
 def test_requests_are_counted_by_how_they_ended(registry: CollectorRegistry, metrics: MetricsCollector) -> None:
