@@ -23,8 +23,10 @@ from monkey_coder.catalog.catalog import Catalog, load_catalog
 from monkey_coder.core.routing import AdvancedRouter
 from monkey_coder.errors import RouterError, SettingsError
 from monkey_coder.following import Following, follow, running
+from monkey_coder.key_ring import FILE_NAME as KEY_FILE
+from monkey_coder.key_ring import KeyRing, following_keys
 from monkey_coder.models import TASK_TYPES, ExecuteRequest, RouteRequest
-from monkey_coder.policies import POLICIES, PolicyWatch, watching
+from monkey_coder.policies import PolicyWatch, watching
 from monkey_coder.ports import DecisionListener, Strategy
 from monkey_coder.quantum.answers import Answer
 from monkey_coder.quantum.batching import Batcher
@@ -37,6 +39,7 @@ from monkey_coder.quantum.metrics_collector import MetricsCollector
 from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE, Exposition
 from monkey_coder.quantum.metrics_series import Vocabulary
 from monkey_coder.quantum.performance_monitor import Alert, PerformanceMonitor
+from monkey_coder.quantum.policy_shelf import StoreShelf
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.reward import worth
 from monkey_coder.quantum.routing_strategies import configured_strategies
@@ -99,12 +102,14 @@ class Engine(Core):
         store: Shared by all processes of the deployment; its methods may wait, so call them from a thread.
         writer: Writes to it in the background.
         following: Learns from the outcomes in it.
+        keys: Who may call.
     """
 
     batcher: Batcher[RouteRequest, Answer | RouterError]
     store: Store
     writer: BackgroundWriter
     following: Following
+    keys: KeyRing
 
 
 def plugged_in_strategies(entries: Iterable[EntryPoint] | None = None) -> tuple[Strategy, ...]:
@@ -141,17 +146,23 @@ def _note_alert(metrics: MetricsCollector, alert: Alert) -> None:
 
 
 @contextmanager
-def open_core(settings: Settings, listeners: Sequence[DecisionListener] = ()) -> Iterator[Core]:
+def open_core(
+    settings: Settings, listeners: Sequence[DecisionListener] = (), store: Store | None = None
+) -> Iterator[Core]:
     """Build everything that decides.
 
     Args:
         settings: From the environment.
         listeners: Who else shall be told of decisions.
+        store: Where policies are; None: one is opened, and closed in the end.
 
     Raises:
         CatalogError: The catalog cannot be used.
     """
     with ExitStack() as stack:
+        if store is None:
+            store = open_or_do_without(settings.state_dir, time.time)
+            stack.callback(store.close)
         catalog = load_catalog(settings.catalog)
         table = catalog.table()
         registry = CollectorRegistry()
@@ -174,7 +185,7 @@ def open_core(settings: Settings, listeners: Sequence[DecisionListener] = ()) ->
                 epsilon=MappingProxyType(dict.fromkeys(TASK_TYPES, DEFAULT_EPSILON if settings.explore else 0.0)),
             )
         )
-        policies = PolicyWatch(settings.state_dir / POLICIES, live, plugged_in)
+        policies = PolicyWatch(StoreShelf(store, time.time), live, plugged_in)
         policies.look()
         threads = ThreadManager(WORKERS_PER_STRATEGY * len(strategies), time.monotonic)
         stack.callback(threads.close)
@@ -204,10 +215,13 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     async with AsyncExitStack() as stack:
         store = open_or_do_without(settings.state_dir, time.time)
         stack.callback(store.close)
+        keys = KeyRing(store, settings.state_dir / KEY_FILE, settings.scrape_token)
+        await stack.enter_async_context(following_keys(keys))
+        settings.require_safe_address(keyed=keys.table.required)
         health = StoreHealth(time.monotonic)
         writer = BackgroundWriter(store, health.on_error, time.time, max_decisions=MOST_UNWRITTEN)
         stack.callback(writer.close, LAST_WRITES_S)
-        core = stack.enter_context(open_core(settings, [DecisionLog(writer.put, time.time)]))
+        core = stack.enter_context(open_core(settings, [DecisionLog(writer.put, time.time)], store))
         following = follow(
             store, core.live, core.catalog, core.monitor, core.manager.ids.issued_at, core.policies.rebound
         )
@@ -232,7 +246,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         stack.callback(batching.cancel)
         await batcher.submit(_WARM_UP)
         of_core = {field.name: getattr(core, field.name) for field in fields(core)}
-        yield Engine(**of_core, batcher=batcher, store=store, writer=writer, following=following)
+        yield Engine(**of_core, batcher=batcher, store=store, writer=writer, following=following, keys=keys)
 
 
 def decide_and_say(

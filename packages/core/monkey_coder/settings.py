@@ -14,6 +14,8 @@ from monkey_coder.errors import SettingsError
 from monkey_coder.models import CollapseName
 
 PREFIX: Final = "MONKEY_CODER_"
+OF_CLIENTS: Final = frozenset({"api_key"})
+"""Variables with the same prefix that `client.py` reads, and a server ignores."""
 
 
 class Settings(BaseModel):
@@ -35,6 +37,12 @@ class Settings(BaseModel):
     max_batch: Annotated[int, Field(ge=1, le=4096, description="Requests decided together.")] = 64
     max_queue: Annotated[int, Field(ge=1, description="Requests that may wait before further ones get 503.")] = 4096
     max_wait_s: Annotated[float, Field(gt=0.0, description="Seconds after which a waiting request gets 503.")] = 5.0
+    scrape_token: Annotated[
+        str | None,
+        Field(
+            min_length=16, pattern=r"^[\x21-\x7e]+$", repr=False, description="Token that metrics and health ask for."
+        ),
+    ] = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -44,6 +52,8 @@ class Settings(BaseModel):
             SettingsError: A variable that does not exist or has a bad value; the message names it and the mend.
         """
         given = {k.removeprefix(PREFIX).lower(): v for k, v in environment.items() if k.startswith(PREFIX)}
+        for name in OF_CLIENTS & given.keys():
+            del given[name]
         for name in given:
             if name not in cls.model_fields:
                 near = get_close_matches(name, cls.model_fields, n=1)
@@ -54,25 +64,32 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             raise SettingsError(f"{PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from error
-        settings.require_safe_address()
         return settings
 
-    def require_safe_address(self) -> None:
+    @property
+    def on_loopback(self) -> bool:
+        """Whether this machine alone can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def require_safe_address(self, *, keyed: bool = False) -> None:
         """Refuse to listen where others could connect while there is no key to ask them for.
 
+        Args:
+            keyed: Whether there are API keys.
+
         Raises:
-            SettingsError: The address is not a loopback address.
+            SettingsError: There are none, and the address is not a loopback address.
         """
-        if self.host == "localhost":
-            return
-        try:
-            loopback = ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
+        if not keyed and not self.on_loopback:
             raise SettingsError(
                 f"refusing to listen on {self.host}: no API keys are configured, so anybody who reaches that address "
-                "could use the router; listen on 127.0.0.1, and put an authenticating proxy in front"
+                "could use the router; make one with `monkey-coder keys create --role admin --name NAME`, or listen on "
+                "127.0.0.1"
             )
 
     def to_environment(self) -> dict[str, str]:

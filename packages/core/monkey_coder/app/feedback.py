@@ -25,7 +25,7 @@ from monkey_coder.errors import (
 )
 from monkey_coder.models import FeedbackBatchRequest, FeedbackRequest
 from monkey_coder.quantum.decision_log import LIFETIME_S
-from monkey_coder.quantum.outcome_record import ANONYMOUS, Reporter, outcome_row
+from monkey_coder.quantum.outcome_record import Reporter, outcome_row
 from monkey_coder.storage.port import Appended
 from monkey_coder.validation import from_validation
 
@@ -39,27 +39,27 @@ _ACCEPTED: Final = b'{"accepted":true}'
 _log = logging.getLogger(__name__)
 
 
-async def respond_feedback(body: bytes, content_type: str, engine: Engine) -> Response:
-    """Take one report: 202 when it is durable, 200 when it was known already."""
+async def respond_feedback(body: bytes, content_type: str, engine: Engine, reporter: str) -> Response:
+    """Take one report of `reporter`: 202 when it is durable, 200 when it was known already."""
     try:
         report = _read(FeedbackRequest, body, content_type)
     except RouterError as error:
         engine.metrics.on_feedback(error.code)
         return error_response(error)
-    (result,) = await accept([report], engine)
+    (result,) = await accept([report], engine, reporter)
     if isinstance(result, RouterError):
         return error_response(result)
     return Response(_ACCEPTED, 200 if result is Appended.DUPLICATE else 202, media_type="application/json")
 
 
-async def respond_feedback_batch(body: bytes, content_type: str, engine: Engine) -> Response:
+async def respond_feedback_batch(body: bytes, content_type: str, engine: Engine, reporter: str) -> Response:
     """Take many reports; each gets its own result, in order. 503 when the store failed any: then send all again."""
     try:
         batch = _read(FeedbackBatchRequest, body, content_type)
     except RouterError as error:
         engine.metrics.on_feedback(error.code)
         return error_response(error)
-    results = await accept(batch.reports, engine)
+    results = await accept(batch.reports, engine, reporter)
     for result in results:
         if isinstance(result, StoreUnavailableError):
             return error_response(result)
@@ -67,17 +67,18 @@ async def respond_feedback_batch(body: bytes, content_type: str, engine: Engine)
     return Response(orjson.dumps({"results": [_told(r) for r in results]}), status, media_type="application/json")
 
 
-async def accept(reports: Sequence[FeedbackRequest], engine: Engine) -> list[Accepted]:
+async def accept(reports: Sequence[FeedbackRequest], engine: Engine, name: str) -> list[Accepted]:
     """Check reports, and wait until those that are good are durable.
 
     Args:
         reports: At least one.
         engine: Checks ids and models, and writes.
+        name: Whose reports they are: the id of an API key, or `ANONYMOUS`.
 
     Returns:
         For each what became of it, or the error that its reporter must see.
     """
-    reporter = Reporter(ANONYMOUS, time.time())
+    reporter = Reporter(name, time.time())
     results: list[Accepted | None] = [_error(report, engine, reporter.now) for report in reports]
     rows = {place: outcome_row(report, reporter) for place, report in enumerate(reports) if results[place] is None}
     engine.metrics.expect(row.identity for row in rows.values())

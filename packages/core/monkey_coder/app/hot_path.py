@@ -16,11 +16,13 @@ from pydantic import ValidationError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from monkey_coder.api_keys import settled
+from monkey_coder.app.access import admit, refusal
 from monkey_coder.app.feedback import FEEDBACK_BATCH_PATH, FEEDBACK_PATH, respond_feedback, respond_feedback_batch
 from monkey_coder.app.problems import INTERNAL, error_response
 from monkey_coder.bootstrap import Engine
 from monkey_coder.errors import BodyTooLargeError, RouterError
-from monkey_coder.models import RouteBatchRequest, RouteRequest
+from monkey_coder.models import Preferences, RouteBatchRequest, RouteRequest
 from monkey_coder.quantum.answers import Answer
 from monkey_coder.validation import from_validation
 
@@ -54,6 +56,12 @@ class Front:
         """Serve one request; HEAD is answered like GET, and the server leaves out the body."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
+        if scope["type"] != "lifespan":
+            try:
+                scope["caller"] = caller = admit(scope, self._engine().keys.table)
+            except RouterError as error:
+                await self._refuse(error, scope, receive, send)
+                return
         if scope["type"] != "http" or scope["method"] in ("GET", "OPTIONS"):
             await self.app(scope, receive, send)
             return
@@ -68,15 +76,22 @@ class Front:
             return
         if scope["path"] == PATH and scope["method"] == "POST":
             try:
-                response = await respond(body, self._engine(), receive)
+                response = await respond(body, self._engine(), receive, caller.defaults)
             except ClientGoneError:
                 return
             await response(scope, receive, send)
         elif scope["path"] in _FEEDBACK and scope["method"] == "POST":
-            response = await _FEEDBACK[scope["path"]](body, content_type(scope), self._engine())
+            response = await _FEEDBACK[scope["path"]](body, content_type(scope), self._engine(), caller.id)
             await response(scope, receive, send)
         else:
             await self.app(scope, _replay(body, receive), send)
+
+    async def _refuse(self, error: RouterError, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in (PATH, BATCH_PATH):
+            self._engine().metrics.on_finished(error.code)
+        elif scope["path"] in _FEEDBACK:
+            self._engine().metrics.on_feedback(error.code)
+        await refusal(error)(scope, receive, send)
 
 
 def content_type(scope: Scope) -> str:
@@ -84,14 +99,21 @@ def content_type(scope: Scope) -> str:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
 
 
-async def respond(body: bytes, engine: Engine, receive: Receive) -> Response:
+async def respond(body: bytes, engine: Engine, receive: Receive, defaults: Preferences | None = None) -> Response:
     """Decide one request, from the bytes of its body to the response.
+
+    Args:
+        body: As it came.
+        engine: Decides.
+        receive: Tells when the caller goes away.
+        defaults: Preferences where the request says nothing, or None.
 
     Raises:
         ClientGoneError: The caller did not wait for the answer; the request was withdrawn.
     """
     try:
-        answer = await _decided(parse(body), engine, receive)
+        request = parse(body)
+        answer = await _decided(request if defaults is None else settled(request, defaults), engine, receive)
     except ClientGoneError:
         engine.metrics.on_finished("abandoned")
         raise
@@ -107,15 +129,16 @@ async def respond(body: bytes, engine: Engine, receive: Receive) -> Response:
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
-async def respond_batch(body: bytes, engine: Engine) -> Response:
-    """Decide many requests; each gets its own answer or problem, in order."""
+async def respond_batch(body: bytes, engine: Engine, defaults: Preferences | None = None) -> Response:
+    """Decide many requests; each gets its own answer or problem, in order. `defaults` as in `respond`."""
     try:
         batch = RouteBatchRequest.model_validate_json(body)
     except ValidationError as error:
         invalid = from_validation(error)
         engine.metrics.on_finished(invalid.code)
         return error_response(invalid)
-    waiting = [_submitted(request, engine) for request in batch.requests]
+    requests = batch.requests if defaults is None else [settled(request, defaults) for request in batch.requests]
+    waiting = [_submitted(request, engine) for request in requests]
     answers = await asyncio.gather(*waiting, return_exceptions=True)
     results = [_in_batch(answer, engine) for answer in answers]
     return Response(orjson.dumps({"results": results}), media_type="application/json")

@@ -17,7 +17,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from monkey_coder import __version__
-from monkey_coder.app import catalog, decisions
+from monkey_coder.api_keys import settled
+from monkey_coder.app import catalog, decisions, preferences
+from monkey_coder.app.access import caller_of
 from monkey_coder.app.feedback import FEEDBACK_BATCH_PATH, FEEDBACK_PATH, respond_feedback, respond_feedback_batch
 from monkey_coder.app.hot_path import BATCH_PATH, PATH, Front, parse, respond, respond_batch
 from monkey_coder.app.problems import INTERNAL, MEDIA_TYPE, error_response, problem_response
@@ -95,6 +97,7 @@ def create_app(
     _add_learning_endpoints(api)
     api.include_router(decisions.router)
     api.include_router(catalog.router)
+    api.include_router(preferences.router)
     api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return Front(api, lambda: api.state.engine, settings.max_body_bytes)
 
@@ -123,18 +126,20 @@ def _add_endpoints(api: FastAPI) -> None:
 
     @api.post(PATH, summary=one, response_model=RoutingDecision, openapi_extra=_body(RouteRequest))
     async def quantum_route(request: Request, engine: RunningEngine) -> Response:
-        return await respond(await request.body(), engine, request.receive)
+        return await respond(await request.body(), engine, request.receive, caller_of(request).defaults)
 
     @api.post(BATCH_PATH, summary=many, response_model=RouteBatchAnswer, openapi_extra=_body(RouteBatchRequest))
     async def quantum_route_batch(request: Request, engine: RunningEngine) -> Response:
-        return await respond_batch(await request.body(), engine)
+        return await respond_batch(await request.body(), engine, caller_of(request).defaults)
 
     front_door = "The Gary8D front door, which obeys the feature flag"
 
     @api.post("/v1/route", summary=front_door, response_model=RoutingDecision, openapi_extra=_body(RouteRequest))
     async def route(request: Request, engine: RunningEngine) -> Response:
         try:
-            decision = await run_in_threadpool(engine.router.route_request, parse(await request.body()))
+            task, defaults = parse(await request.body()), caller_of(request).defaults
+            task = task if defaults is None else settled(task, defaults)
+            decision = await run_in_threadpool(engine.router.route_request, task)
         except RouterError as error:
             engine.metrics.on_finished(error.code)
             raise
@@ -171,7 +176,8 @@ def _add_learning_endpoints(api: FastAPI) -> None:
         openapi_extra=_body(FeedbackRequest),
     )
     async def feedback(request: Request, engine: RunningEngine) -> Response:
-        return await respond_feedback(await request.body(), request.headers.get("content-type", ""), engine)
+        said, kind = await request.body(), request.headers.get("content-type", "")
+        return await respond_feedback(said, kind, engine, caller_of(request).id)
 
     @api.post(
         FEEDBACK_BATCH_PATH,
@@ -182,7 +188,8 @@ def _add_learning_endpoints(api: FastAPI) -> None:
         openapi_extra=_body(FeedbackBatchRequest),
     )
     async def feedback_batch(request: Request, engine: RunningEngine) -> Response:
-        return await respond_feedback_batch(await request.body(), request.headers.get("content-type", ""), engine)
+        said, kind = await request.body(), request.headers.get("content-type", "")
+        return await respond_feedback_batch(said, kind, engine, caller_of(request).id)
 
     @api.get(PROVIDERS_PATH, summary="Health, breakers and overrides of all providers")
     async def providers(engine: RunningEngine) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from monkey_coder import __version__
-from monkey_coder.commands import catalog, evaluate, policy, route, serve, train
+from monkey_coder.commands import catalog, evaluate, keys, policy, route, serve, train
 from monkey_coder.errors import (
     InvalidRequestError,
     NoEligibleModelError,
@@ -34,6 +34,7 @@ app.command()(route.route)
 evaluate.register(app)
 app.command(cls=train.TrainCommand, epilog=train.EXAMPLES)(train.train)
 app.add_typer(policy.app, name="policy")
+app.add_typer(keys.app, name="keys")
 
 
 @app.callback(invoke_without_command=True)
