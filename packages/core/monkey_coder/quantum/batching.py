@@ -10,12 +10,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from monkey_coder.errors import OverloadedError
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+
+_Batch = Sequence[tuple[Request, "asyncio.Future[Answer]"]]
 
 
 class Batcher(Generic[Request, Answer]):
@@ -54,13 +57,18 @@ class Batcher(Generic[Request, Answer]):
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def full(self) -> bool:
+        """Whether another request would be turned away."""
+        return len(self._queue) >= self._max_queue
+
     def submit(self, request: Request) -> asyncio.Future[Answer]:
         """Queue a request; cancelling the future withdraws it.
 
         Raises:
             OverloadedError: The queue is full.
         """
-        if len(self._queue) >= self._max_queue:
+        if self.full:
             raise OverloadedError
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
@@ -105,17 +113,42 @@ class Batcher(Generic[Request, Answer]):
             self._on_batch(len(batch), len(self._queue))
         return batch
 
-    async def _answer(self, batch: Sequence[tuple[Request, asyncio.Future[Answer]]]) -> None:
+    async def _answer(self, batch: _Batch[Request, Answer]) -> None:
+        """Have a batch decided, and wait until its answers have been handed out."""
         loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
         try:
-            answers = await loop.run_in_executor(self._executor, self._decide, [request for request, _ in batch])
+            self._executor.submit(self._work, batch, loop, over)
+        except RuntimeError as error:  # it is shut down, and will not come back
+            _hand_out(batch, error, over)
+        await over
+
+    def _work(
+        self, batch: _Batch[Request, Answer], loop: asyncio.AbstractEventLoop, over: asyncio.Future[None]
+    ) -> None:
+        """Decide a batch, in the executor; straight back to the loop, for every detour costs another of its turns."""
+        answers: Sequence[Answer] | Exception
+        try:
+            answers = self._decide([request for request, _ in batch])
             if len(answers) != len(batch):
                 raise RuntimeError(f"{len(batch)} requests got {len(answers)} answers")  # noqa: TRY301 - for callers
         except Exception as error:  # noqa: BLE001 - whatever broke this batch goes to its callers, and spares the next
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
+            answers = error
+        with suppress(RuntimeError):  # the loop is closed, and nobody is left to answer
+            loop.call_soon_threadsafe(_hand_out, batch, answers, over)
+
+
+def _hand_out(
+    batch: _Batch[Request, Answer], answers: Sequence[Answer] | Exception, over: asyncio.Future[None]
+) -> None:
+    """Give every caller who still waits the answer to its request, or what broke the batch."""
+    if isinstance(answers, Exception):
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(answers)
+    else:
         for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
+    if not over.done():
+        over.set_result(None)
