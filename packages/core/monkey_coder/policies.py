@@ -4,60 +4,85 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
-from monkey_coder.errors import PolicyError
+from monkey_coder.errors import PolicyError, StoreFormatError, StoreUnavailableError
 from monkey_coder.ports import Strategy
-from monkey_coder.quantum.policy_bundle import PolicyBundle, current, load_policy
+from monkey_coder.quantum.policy_bundle import PolicyBundle
+from monkey_coder.quantum.policy_shelf import DirectoryShelf, Shelf, StoreShelf
 from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.served_policy import ServedPolicy
 from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
-
-POLICIES: Final = "policies"
-"""Directory of the policies in the state directory."""
+from monkey_coder.settings import Settings
+from monkey_coder.storage.opening import open_store
+from monkey_coder.storage.port import Store
 
 LOOK_EVERY_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
 
+@contextmanager
+def open_shelf(settings: Settings, directory: Path | None) -> Iterator[tuple[Store, Shelf]]:
+    """Open a deployment's store, and the shelf to look at: the deployment's own, or a directory.
+
+    Raises:
+        StoreFormatError: What is stored is damaged or foreign.
+        StoreUnavailableError: The store cannot be opened.
+    """
+    with closing(open_store(settings.state_dir, None, time.time)) as store:
+        yield store, StoreShelf(store, time.time) if directory is None else DirectoryShelf(directory)
+
+
 class PolicyWatch:
     """Keeps the snapshot's learned strategies at the current policy. One thread at a time.
 
     Args:
-        root: Directory of all policies; it need not exist.
+        shelf: Where policies are.
         live: The snapshot to keep up to date.
         further: Strategies that are served beside the engine's own.
     """
 
-    def __init__(self, root: Path, live: LiveSnapshot, further: Sequence[Strategy] = ()) -> None:
-        self._root = root
+    def __init__(self, shelf: Shelf, live: LiveSnapshot, further: Sequence[Strategy] = ()) -> None:
+        self._shelf = shelf
         self._live = live
         self._further = tuple(further)
         self._seen: int | None = None
         self._bundle: PolicyBundle | None = None
+        self._away = False
 
     def look(self) -> None:
         """Serve the current policy, if it is another one than at the last look.
 
-        One that cannot be read is logged and left alone: the one before stays.
+        One that cannot be read is logged and left alone: the one before stays. So it does while the store is away.
         """
         try:
-            number = current(self._root)
-            if number is None or number == self._seen:
-                return
-            self._seen = number
-            self._bundle = load_policy(self._root, number)
-            self._live.update(self.rebound)
-        except PolicyError as error:
+            number = self._shelf.current()
+            if number != self._seen:
+                self._take(number)
+            self._away = False
+        except StoreUnavailableError as error:
+            if not self._away:
+                _log.warning("policies cannot be looked for just now: %s", error)
+            self._away = True
+
+    def _take(self, number: int | None) -> None:
+        try:
+            bundle = None if number is None else self._shelf.load(number)
+            self._live.update(lambda snapshot: bound(bundle, self._further, snapshot))
+        except (PolicyError, StoreFormatError) as error:
             _log.error("the policy is not served: %s", error)
         else:
-            _log.info("policy %d is served", number)
+            self._bundle = bundle
+            _log.info("no policy is served" if number is None else f"policy {number} is served")
+        self._seen = number
 
     def rebound(self, snapshot: EngineSnapshot) -> EngineSnapshot:
         """The same snapshot with the policy bound to its models, whichever they are by now."""
@@ -69,6 +94,14 @@ class PolicyWatch:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             await loop.run_in_executor(executor, self.look)
+
+
+def bound(bundle: PolicyBundle | None, further: Sequence[Strategy], snapshot: EngineSnapshot) -> EngineSnapshot:
+    """The same snapshot with another policy, or with none."""
+    if bundle is not None:
+        return with_policy(bundle, further, snapshot)
+    strategies = configured_strategies(None, None, further)
+    return replace(snapshot, strategies=strategies, reliability=MappingProxyType({}), policy_version=None)
 
 
 def with_policy(bundle: PolicyBundle, further: Sequence[Strategy], snapshot: EngineSnapshot) -> EngineSnapshot:

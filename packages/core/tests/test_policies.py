@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,11 @@ from colours import MODELS
 from monkey_coder.policies import PolicyWatch
 from monkey_coder.quantum import policy_bundle as bundles
 from monkey_coder.quantum.policy_bundle import PolicyBundle
+from monkey_coder.quantum.policy_shelf import DirectoryShelf, Said, StoreShelf
 from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.training_pipeline import TrainedPolicy
+from monkey_coder.storage.opening import open_store
 
 
 @pytest.fixture
@@ -28,13 +32,13 @@ def live() -> LiveSnapshot:
 
 def test_without_a_policy_nothing_changes(tmp_path: Path) -> None:
     snapshot = live()
-    PolicyWatch(tmp_path / "none", snapshot).look()
+    PolicyWatch(DirectoryShelf(tmp_path / "none"), snapshot).look()
     assert snapshot().policy_version is None
 
 
 def test_the_current_policy_is_served_and_followed(tmp_path: Path, bundle: PolicyBundle) -> None:
     snapshot = live()
-    watch = PolicyWatch(tmp_path, snapshot, (Fixed("further", [0.5] * len(MODELS)),))
+    watch = PolicyWatch(DirectoryShelf(tmp_path), snapshot, (Fixed("further", [0.5] * len(MODELS)),))
     bundles.publish(tmp_path, bundle, {})
     watch.look()
     assert snapshot().policy_version == 1
@@ -52,7 +56,7 @@ def test_a_damaged_policy_is_told_of_and_not_served(
     tmp_path: Path, bundle: PolicyBundle, caplog: pytest.LogCaptureFixture
 ) -> None:
     snapshot = live()
-    watch = PolicyWatch(tmp_path, snapshot)
+    watch = PolicyWatch(DirectoryShelf(tmp_path), snapshot)
     bundles.publish(tmp_path, bundle, {})
     watch.look()
     bundles.publish(tmp_path, bundle, {})
@@ -62,3 +66,27 @@ def test_a_damaged_policy_is_told_of_and_not_served(
     assert snapshot().policy_version == 1
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "belief.safetensors is damaged" in caplog.text
+
+
+def test_the_store_is_followed_and_a_withdrawn_policy_is_no_longer_served(
+    tmp_path: Path, bundle: PolicyBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(open_store(tmp_path, None, time.time)) as store:
+        snapshot, shelf = live(), StoreShelf(store, time.time)
+        watch = PolicyWatch(shelf, snapshot)
+        shelf.set_current(shelf.put(bundle, {}), Said("train"))
+        watch.look()
+        assert snapshot().policy_version == 1
+        number = store.put_policy(b"of another program", b"{}")
+        assert store.set_current_policy(number, 1)
+        watch.look()
+        watch.look()
+        assert snapshot().policy_version == 1
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        assert "policy 2 is no policy of ours" in caplog.text
+        assert shelf.switch(None, 2, Said("regression"))
+        watch.look()
+        assert snapshot().policy_version is None
+    watch.look()
+    watch.look()
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,12 @@ import pytest
 from monkey_coder.catalog.catalog import load_catalog
 from monkey_coder.commands.app import run
 from monkey_coder.quantum import policy_bundle as bundles
-from monkey_coder.quantum.training_control_file import CONTROL_FILE, read_wishes
+from monkey_coder.quantum.policy_bundle import PolicyBundle
+from monkey_coder.quantum.policy_shelf import StoreShelf
 from monkey_coder.quantum.training_options import PRESETS, TrainOptions
+from monkey_coder.quantum.training_wishes import read_wishes
+from monkey_coder.storage.opening import FILE_NAME, open_store
+from monkey_coder.storage.port import Store
 
 REF = load_catalog().refs[0]
 
@@ -22,6 +30,19 @@ REF = load_catalog().refs[0]
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MONKEY_CODER_STATE_DIR", str(tmp_path / "state"))
     return tmp_path / "state"
+
+
+@pytest.fixture
+def store(state: Path) -> Iterator[Store]:
+    with closing(open_store(state, None, time.time)) as opened:
+        yield opened
+
+
+def served(store: Store) -> PolicyBundle:
+    shelf = StoreShelf(store, time.time)
+    number = shelf.current()
+    assert number is not None
+    return shelf.load(number)
 
 
 @pytest.fixture
@@ -59,23 +80,24 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_trained_policy_is_served_with_its_card(
-    outcomes: Path, state: Path, short: None, capsys: pytest.CaptureFixture[str]
+    outcomes: Path, tmp_path: Path, store: Store, short: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["train", "--train", str(outcomes), "--verifier-noise", "0.1", "--model", f"a={REF}"]) == 0
     said = capsys.readouterr()
     assert "policy 1" in said.out
     assert "over the best single model" in said.out.replace("\n", " ")
-    bundle = bundles.load_current(state / "policies")
-    assert bundle is not None
+    bundle = served(store)
     assert bundle.parts.version == 1
     assert bundle.parts.noise == 0.1
     assert bundle.parts.success.models[0] == REF
     assert bundle.card["data"]["source"]["files"][0]["name"] == outcomes.name
-    files = {each.name for each in (state / "policies" / "000001").iterdir()}
+    assert run(["policy", "export", "1", str(tmp_path / "files")]) == 0
+    assert "files in" in capsys.readouterr().out
+    files = {each.name for each in (tmp_path / "files").iterdir()}
     assert {"card.md", "card.json", "curves.png", "reliability.png", "frontier.png", "agent.pt"} <= files
 
     assert run(["train", "--train", str(outcomes), "--continue", "--no-publish", "--model", f"a={REF}"]) == 0
-    assert bundles.current(state / "policies") == 1
+    assert store.current_policy() == 1
     assert "policy set 2" in capsys.readouterr().out.replace("\n", " ")
 
     assert run(["policy", "list", "--json"]) == 0
@@ -88,15 +110,15 @@ def test_a_trained_policy_is_served_with_its_card(
     assert json.loads(capsys.readouterr().out)["data"]["tasks"] == 60
 
     assert run(["policy", "set", "2"]) == 0
-    assert bundles.current(state / "policies") == 2
+    assert store.current_policy() == 2
     assert run(["policy", "rollback"]) == 0
-    assert bundles.current(state / "policies") == 1
+    assert store.current_policy() == 1
     assert run(["policy", "rollback"]) == 1
     assert "no earlier policy" in capsys.readouterr().err
 
 
 def test_a_diverging_run_says_so_and_publishes_nothing(
-    outcomes: Path, state: Path, capsys: pytest.CaptureFixture[str]
+    outcomes: Path, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["policy", "tune", "--learning-rate", "1"]) == 0
 
@@ -105,30 +127,28 @@ def test_a_diverging_run_says_so_and_publishes_nothing(
     assert code == 1, said.out
     assert "training_diverged" in said.err
     assert "nothing was published" in said.err
-    assert bundles.numbers(state / "policies") == ()
+    assert store.policies() == []
 
 
-def test_a_person_steers_from_another_terminal(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wishes = state / CONTROL_FILE
+def test_a_person_steers_from_another_terminal(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["policy", "pause"]) == 0
-    assert read_wishes(wishes).paused
+    assert read_wishes(store).paused
     assert run(["policy", "tune", "--learning-rate", "0.001", "--epsilon", "0.3"]) == 0
     assert "paused, learning rate 0.001, epsilon 0.3" in capsys.readouterr().out
     assert run(["policy", "resume"]) == 0
-    assert not read_wishes(wishes).paused
+    assert not read_wishes(store).paused
     assert run(["policy", "tune", "--schedule"]) == 0
-    assert read_wishes(wishes).learning_rate is None
+    assert read_wishes(store).learning_rate is None
     assert run(["policy", "stop"]) == 0
-    assert read_wishes(wishes).stopped
+    assert read_wishes(store).stopped
     assert run(["policy", "tune"]) == 2
     assert run(["policy", "tune", "--epsilon", "3"]) == 2
 
 
-def test_an_earlier_stop_does_not_stop_the_next_run(outcomes: Path, state: Path, short: None) -> None:
+def test_an_earlier_stop_does_not_stop_the_next_run(outcomes: Path, store: Store, short: None) -> None:
     assert run(["policy", "stop"]) == 0
     assert run(["train", "--train", str(outcomes)]) == 0
-    bundle = bundles.load_current(state / "policies")
-    assert bundle is not None
+    bundle = served(store)
     assert "by hand" not in bundle.card["training"]["verdict"]
 
 
@@ -167,20 +187,39 @@ def test_without_policies_the_commands_say_what_to_do(capsys: pytest.CaptureFixt
     assert "no policy 3" in capsys.readouterr().err
 
 
-def test_several_tables_may_follow_one_option(outcomes: Path, tmp_path: Path, state: Path, short: None) -> None:
+def test_several_tables_may_follow_one_option(outcomes: Path, tmp_path: Path, store: Store, short: None) -> None:
     other = tmp_path / "other.jsonl"
     other.write_bytes(outcomes.read_bytes().replace(b"case", b"thing"))
     assert run(["train", "--train", str(outcomes), str(other), "--attempts", "1", "--out", str(tmp_path / "own")]) == 0
     bundle = bundles.load_current(tmp_path / "own")
     assert bundle is not None
     assert bundle.card["data"]["tasks"] == 120
-    assert not (state / "policies").exists()
+    assert store.policies() == []
 
 
-def test_a_damaged_card_is_named(outcomes: Path, state: Path, short: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_policy_is_named(
+    outcomes: Path, state: Path, store: Store, short: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["train", "--train", str(outcomes), "--attempts", "1"]) == 0
-    (state / "policies" / "000001" / "card.json").write_text("{")
+    with closing(sqlite3.connect(state / FILE_NAME)) as file, file:
+        file.execute("UPDATE policies SET card = '{', blob = substr(blob, 1, length(blob) - 1)")
     assert run(["policy", "list"]) == 1
-    assert "card.json" in capsys.readouterr().err.replace("\n", "")
+    assert "card of policy 1" in capsys.readouterr().err.replace("\n", " ")
     assert run(["policy", "set", "1"]) == 1
     assert "damaged" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_the_same_commands_look_at_a_directory(
+    outcomes: Path, tmp_path: Path, short: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    for _ in range(2):
+        assert run(["train", "--train", str(outcomes), "--attempts", "1", "--out", str(own)]) == 0
+    assert {"card.md", "agent.pt", "frontier.png"} <= {each.name for each in (own / "000002").iterdir()}
+    assert run(["policy", "rollback", "--out", str(own)]) == 0
+    capsys.readouterr()
+    assert run(["policy", "list", "--json", "--out", str(own)]) == 0
+    assert [row["current"] for row in json.loads(capsys.readouterr().out)] == [True, False]
+    (own / "000001" / "card.json").write_text("{")
+    assert run(["policy", "list", "--out", str(own)]) == 1
+    assert "card.json" in capsys.readouterr().err.replace("\n", "")

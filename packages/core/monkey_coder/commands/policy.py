@@ -13,11 +13,11 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from monkey_coder.errors import PolicyError
-from monkey_coder.policies import POLICIES
-from monkey_coder.quantum import policy_bundle as bundles
-from monkey_coder.quantum.model_card import to_markdown
-from monkey_coder.quantum.training_control_file import CONTROL_FILE, write_wishes
+from monkey_coder.policies import open_shelf
+from monkey_coder.quantum.model_card import summary, to_markdown
+from monkey_coder.quantum.policy_shelf import Said, Shelf
 from monkey_coder.quantum.training_monitor import Overrides
+from monkey_coder.quantum.training_wishes import write_wishes
 from monkey_coder.settings import Settings
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 Out = Annotated[
-    Path | None, typer.Option("--out", file_okay=False, help="Directory of policies; default: in the state dir.")
+    Path | None, typer.Option("--out", file_okay=False, help="A directory of policies; default: the deployment's own.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -33,14 +33,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command("list")
 def list_policies(out: Out = None, as_json: AsJson = False) -> None:
     """Show all policies, and which one is served."""
-    root = _root(out)
-    current = bundles.current(root)
-    rows = [_summary(root, number, current) for number in bundles.numbers(root)]
+    with open_shelf(_settings(), out) as (_, shelf):
+        current, where = shelf.current(), shelf.where
+        rows = [summary(shelf.card(number), number, current) for number in shelf.numbers()]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     if not rows:
-        typer.echo(f"no policy in {root}: make one with `monkey-coder train`")
+        typer.echo(f"no policy in {where}: make one with `monkey-coder train`")
         return
     table = Table("", "policy", "created", "tasks", "models", "attempts", "over best single")
     for row in rows:
@@ -64,11 +64,13 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a policy's model card, after checking all its files."""
-    root = _root(out)
-    number = bundles.current(root) if number is None else number
-    if number is None:
-        raise PolicyError(f"no policy is served from {root}: name one, or make one with `monkey-coder train`")
-    card = bundles.load_policy(root, number).card
+    with open_shelf(_settings(), out) as (_, shelf):
+        number = shelf.current() if number is None else number
+        if number is None:
+            raise PolicyError(
+                f"no policy is served from {shelf.where}: name one, or make one with `monkey-coder train`"
+            )
+        card = shelf.load(number).card
     if as_json:
         typer.echo(json.dumps(card, indent=2))
     else:
@@ -78,27 +80,44 @@ def show(
 @app.command("set")
 def set_policy(number: Annotated[int, typer.Argument(help="Which.")], out: Out = None) -> None:
     """Serve another policy, after checking all its files."""
-    root = _root(out)
-    bundles.load_policy(root, number)
-    bundles.set_current(root, number)
+    with open_shelf(_settings(), out) as (_, shelf):
+        shelf.load(number)
+        shelf.set_current(number, Said("operator", "chosen by hand"))
     typer.echo(f"policy {number} is served")
 
 
 @app.command()
 def rollback(out: Out = None) -> None:
     """Go back to the policy that was served before."""
-    typer.echo(f"policy {bundles.rollback(_root(out))} is served")
+    with open_shelf(_settings(), out) as (_, shelf):
+        number = shelf.rollback(Said("operator", "rolled back by hand"))
+    typer.echo(f"policy {number} is served")
+
+
+@app.command()
+def export(
+    number: Annotated[int, typer.Argument(help="Which.")],
+    folder: Annotated[Path, typer.Argument(file_okay=False, help="Where to; made if it is missing.")],
+    out: Out = None,
+) -> None:
+    """Write all files of a policy into a folder, with the plots of its card."""
+    with open_shelf(_settings(), out) as (_, shelf):
+        files = {**_plots(shelf, number), **shelf.files(number)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    typer.echo(f"policy {number}: {len(files)} files in {folder}")
 
 
 @app.command()
 def pause() -> None:
-    """Hold a training run at its next step."""
+    """Hold the learner, and every training run, at the next step."""
     _tell(paused=True)
 
 
 @app.command()
 def resume() -> None:
-    """Let a paused training run go on."""
+    """Let the learner and paused training runs go on."""
     _tell(paused=False)
 
 
@@ -121,12 +140,19 @@ def tune(
     _tell(**(given if schedule else {name: value for name, value in given.items() if value is not None}))
 
 
-def _root(out: Path | None) -> Path:
-    return Settings.from_environment(os.environ).state_dir / POLICIES if out is None else out
+def _settings() -> Settings:
+    return Settings.from_environment(os.environ)
+
+
+def _plots(shelf: Shelf, number: int) -> dict[str, bytes]:
+    from monkey_coder.quantum.training_plots import draw_card  # here: matplotlib is heavy
+
+    return draw_card(shelf.load(number).card)
 
 
 def _tell(**changes: Any) -> None:  # noqa: ANN401 - fields of Overrides
-    wishes = write_wishes(Settings.from_environment(os.environ).state_dir / CONTROL_FILE, **changes)
+    with open_shelf(_settings(), None) as (store, _):
+        wishes = write_wishes(store, **changes)
     typer.echo(_in_words(wishes))
 
 
@@ -135,20 +161,3 @@ def _in_words(wishes: Overrides) -> str:
     knobs = {"learning rate": wishes.learning_rate, "epsilon": wishes.epsilon}
     said = [f"{name} {'by schedule' if value is None else f'{value:g}'}" for name, value in knobs.items()]
     return f"training: {state}, {', '.join(said)}"
-
-
-def _summary(root: Path, number: int, current: int | None) -> dict[str, Any]:
-    path = bundles.directory_of(root, number) / "card.json"
-    try:
-        card = json.loads(path.read_bytes())
-        return {
-            "policy": number,
-            "current": number == current,
-            "created": card.get("created"),
-            "tasks": card["data"]["tasks"],
-            "models": len(card["data"]["models"]),
-            "attempts": card["options"]["attempts"],
-            "gain_over_best_single": card["validation"]["gain_over_best_single"]["mean"],
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PolicyError(f"{path} cannot be read ({error!r}): restore it, or delete the policy") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,15 +21,15 @@ from typing_extensions import override
 from monkey_coder.catalog.catalog import load_catalog
 from monkey_coder.commands.evaluate import repeat_options
 from monkey_coder.errors import PolicyError, SettingsError
-from monkey_coder.policies import POLICIES
+from monkey_coder.policies import open_shelf
+from monkey_coder.publishing import AGENT_FILE, as_policy
+from monkey_coder.quantum.policy_shelf import Said, Shelf
 from monkey_coder.settings import Settings
+from monkey_coder.storage.port import Store
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands do without it
     from monkey_coder.quantum.training_pipeline import Start, TrainedPolicy, TrainOptions
     from monkey_coder.quantum.value_training import Progress as Told
-
-AGENT_FILE: Final = "agent.pt"
-"""In a policy directory: what training goes on from; serving never reads it."""
 
 EXAMPLES: Final = """
 Examples:
@@ -71,7 +71,8 @@ def train(
         typer.Option(metavar="NAME=REF", help="Which catalog model a name of the tables is; several may follow."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Directory of policies; default: policies in the state dir.")
+        Path | None,
+        typer.Option(file_okay=False, help="A directory of policies; default: the deployment's own, which serve."),
     ] = None,
     publish: Annotated[
         bool, typer.Option("--publish/--no-publish", help="Serve the new policy, or only keep it beside the others.")
@@ -86,19 +87,34 @@ def train(
 ) -> None:
     """Learn a policy from outcome tables, and publish it with its model card."""
     settings = Settings.from_environment(os.environ)
-    root = settings.state_dir / POLICIES if out is None else out
-    told = Console(stderr=True, highlight=False, soft_wrap=True)
+    read = (catalog or settings.catalog, parse_models(model or ()), skip_bad)
+    options = _options(preset, attempts, verifier_noise, seed)
+    with open_shelf(settings, out) as (store, shelf):
+        _run(train, read, options, store, shelf, publish=publish, go_on=go_on)
 
+
+def _run(
+    tables: Sequence[Path],
+    read: tuple[Path | None, Mapping[str, str], bool],
+    options: TrainOptions,
+    store: Store,
+    shelf: Shelf,
+    *,
+    publish: bool,
+    go_on: bool,
+) -> None:
+    """Train on tables, read with a catalog, the names of its models in them, and patience with bad lines."""
     from monkey_coder.evaluation.training_tables import read_outcomes
     from monkey_coder.quantum.embedding import StaticEmbedder
-    from monkey_coder.quantum.training_control_file import CONTROL_FILE, FileControl, write_wishes
     from monkey_coder.quantum.training_pipeline import train as train_policy
+    from monkey_coder.quantum.training_wishes import WishControl, write_wishes
 
-    options = _options(preset, attempts, verifier_noise, seed)
-    start = _start(root) if go_on else None
+    told = Console(stderr=True, highlight=False, soft_wrap=True)
+    catalog, models, skip_bad = read
+    start = _start(shelf) if go_on else None
     with told.status("reading"):
-        table = load_catalog(catalog or settings.catalog).table()
-        data = read_outcomes(train, table, parse_models(model or ()), StaticEmbedder.load(), skip_bad=skip_bad)
+        table = load_catalog(catalog).table()
+        data = read_outcomes(tables, table, models, StaticEmbedder.load(), skip_bad=skip_bad)
     unlisted = sum(ref not in table.index for ref in data.table.refs)
     if unlisted == len(data.table):
         told.print(
@@ -106,30 +122,14 @@ def train(
             "say which is which with --model NAME=REF",
             markup=False,
         )
-    wishes = settings.state_dir / CONTROL_FILE
-    write_wishes(wishes, stopped=False)
-    control = FileControl(wishes, time.monotonic, time.sleep, lambda text: told.print(text, markup=False))
+    write_wishes(store, stopped=False)
+    control = WishControl(store, time.monotonic, time.sleep, lambda text: told.print(text, markup=False))
     with _bars(told) as progress:
         trained = train_policy(data, options, progress, control, start)
-    number = write(root, trained, datetime.now(UTC), make_current=publish)
-    _summary(Console(), trained, root, number, published=publish)
-
-
-def write(root: Path, trained: TrainedPolicy, now: datetime, *, make_current: bool) -> int:
-    """Write a trained policy with its card, plots and agent, and return its number."""
-    from monkey_coder.quantum.model_card import to_markdown
-    from monkey_coder.quantum.policy_bundle import PolicyBundle
-    from monkey_coder.quantum.policy_bundle import publish as publish_bundle
-    from monkey_coder.quantum.training_plots import draw_card
-
-    card = {**trained.card, "created": now.isoformat(timespec="seconds")}
-    files = draw_card(card) | {"card.md": to_markdown(card).encode()}
-    with TemporaryDirectory() as scratch:
-        path = Path(scratch) / AGENT_FILE
-        trained.agent.save(path)
-        files[AGENT_FILE] = path.read_bytes()
-    bundle = PolicyBundle(trained.parts, trained.memory, trained.reliability, card)
-    return publish_bundle(root, bundle, files, make_current=make_current)
+    number = shelf.put(*as_policy(trained, datetime.now(UTC)))
+    if publish:
+        shelf.set_current(number, Said("train", f"trained on {len(data):,} tasks"))
+    _summary(Console(), trained, shelf, number, published=publish)
 
 
 def parse_models(texts: Iterable[str]) -> dict[str, str]:
@@ -156,21 +156,21 @@ def _options(preset: str, attempts: int, noise: float, seed: int) -> TrainOption
         raise SettingsError(str(error)) from error
 
 
-def _start(root: Path) -> Start:
+def _start(shelf: Shelf) -> Start:
     """The agent of the current policy."""
     from monkey_coder.quantum.dqn_agent import DQNAgent
-    from monkey_coder.quantum.policy_bundle import current, directory_of, load_policy
     from monkey_coder.quantum.training_pipeline import Start
 
-    number = current(root)
+    number = shelf.current()
     if number is None:
-        raise PolicyError(f"there is no policy in {root} to go on from: train without --continue first")
-    network = load_policy(root, number).parts.network
-    try:
-        agent = DQNAgent.load(directory_of(root, number) / AGENT_FILE)
-    except FileNotFoundError as error:
-        raise PolicyError(f"policy {number} has no {AGENT_FILE} to go on from: train without --continue") from error
-    return Start(agent, () if network is None else network.header.models)
+        raise PolicyError(f"there is no policy in {shelf.where} to go on from: train without --continue first")
+    network, agent = shelf.load(number).parts.network, shelf.files(number).get(AGENT_FILE)
+    if agent is None:
+        raise PolicyError(f"policy {number} has no {AGENT_FILE} to go on from: train without --continue")
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch) / AGENT_FILE
+        path.write_bytes(agent)
+        return Start(DQNAgent.load(path), () if network is None else network.header.models)
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def _bars(console: Console) -> Iterator[Told]:
         yield told
 
 
-def _summary(console: Console, trained: TrainedPolicy, root: Path, number: int, *, published: bool) -> None:
+def _summary(console: Console, trained: TrainedPolicy, shelf: Shelf, number: int, *, published: bool) -> None:
     card = trained.card
     gain = card["validation"]["gain_over_best_single"]
     table = Table(title=f"policy {number}", title_justify="left", show_header=False)
@@ -204,7 +204,7 @@ def _summary(console: Console, trained: TrainedPolicy, root: Path, number: int, 
         ("distance of foretold from seen success", f"{card['calibration']['calibration_error']:.3f}"),
         ("trust", ", ".join(f"{name} {value:.2f}" for name, value in trained.reliability.items())),
         ("value network", card["training"]["verdict"]),
-        ("written to", str(root / f"{number:06d}")),
+        ("kept in", shelf.where),
         ("served", "yes: it is the current policy" if published else f"no: `monkey-coder policy set {number}` does"),
     ):
         table.add_row(name, value)

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
+from monkey_coder.errors import PolicyError
+
 CARD_FORMAT: Final = 1
 
 _NAMES: Final[Mapping[str, str]] = {
@@ -37,6 +39,31 @@ def data_facts(
         "cost_ref_usd": cost_ref,
         "source": dict(about),
     }
+
+
+def summary(card: Mapping[str, Any], number: int, current: int | None) -> dict[str, Any]:
+    """The few facts by which one tells policies apart, as JSON values.
+
+    Args:
+        card: Of the policy.
+        number: Of the policy.
+        current: Number of the one that serves.
+
+    Raises:
+        PolicyError: The card lacks some of them.
+    """
+    try:
+        return {
+            "policy": number,
+            "current": number == current,
+            "created": card.get("created"),
+            "tasks": card["data"]["tasks"],
+            "models": len(card["data"]["models"]),
+            "attempts": card["options"]["attempts"],
+            "gain_over_best_single": card["validation"]["gain_over_best_single"]["mean"],
+        }
+    except (KeyError, TypeError) as error:
+        raise PolicyError(f"card.json of policy {number} lacks {error}: choose another policy, or retrain") from error
 
 
 def to_markdown(card: Mapping[str, Any], number: int | None = None) -> str:

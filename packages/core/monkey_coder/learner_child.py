@@ -1,0 +1,1 @@
+"""The learner as a child of `serve`: started, watched, started again, and ended with it."""
