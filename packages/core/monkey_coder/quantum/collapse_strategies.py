@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from monkey_coder.models import CollapseName
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ballots:
     """What the strategies said about a batch; S strategies, B requests, M models.
 
@@ -40,6 +41,22 @@ class Ballots:
     arrival: IntArray
     candidates: BoolArray
     cost_usd: FloatArray
+
+    @cached_property
+    def weights(self) -> FloatArray:
+        """(S, B) confidence times reliability of the voting strategies; equal where all of them weigh nothing."""
+        weights = np.where(self.voting, self.confidence * self.reliability, 0.0)
+        nothing = weights.sum(axis=0) <= 0.0
+        if nothing.any():
+            weights = np.where(nothing & self.voting, 1.0, weights)
+        return np.asarray(weights, dtype=np.float32)
+
+    @cached_property
+    def first(self) -> IntArray:
+        """(S, B) the column that each strategy puts first; as the first of `best_first`, without sorting the others."""
+        keyed = np.where(self.candidates, self.utility, -np.inf)
+        tied = keyed == keyed.max(axis=-1, keepdims=True)
+        return np.asarray(np.where(tied, self.cost_usd, np.inf).argmin(axis=-1))
 
     def take(self, rows: Sequence[int]) -> Ballots:
         """The ballots of some of the requests."""
@@ -89,27 +106,11 @@ NEAR: Final = 0.1
 """Regret, in successes, at which a strategy's support for the winner has fallen to 1/e."""
 
 
-def vote_weights(ballots: Ballots) -> FloatArray:
-    """(S, B) confidence times reliability of the voting strategies; equal where all of them weigh nothing."""
-    weights = np.where(ballots.voting, ballots.confidence * ballots.reliability, 0.0)
-    nothing = weights.sum(axis=0) <= 0.0
-    if nothing.any():
-        weights = np.where(nothing & ballots.voting, 1.0, weights)
-    return np.asarray(weights, dtype=np.float32)
-
-
 def mean_utility(ballots: Ballots, weights: FloatArray) -> FloatArray:
     """(B, M) utilities averaged over the strategies."""
     total = np.maximum(weights.sum(axis=0), 1e-12)
     mean = np.einsum("sb,sbm->bm", weights, np.where(ballots.voting[:, :, None], ballots.utility, 0.0))
     return np.asarray(mean / total[:, None], dtype=np.float32)
-
-
-def first_choices(ballots: Ballots) -> IntArray:
-    """(S, B) the column that each strategy puts first; as the first of `best_first`, without sorting the others."""
-    keyed = np.where(ballots.candidates, ballots.utility, -np.inf)
-    tied = keyed == keyed.max(axis=-1, keepdims=True)
-    return np.asarray(np.where(tied, ballots.cost_usd, np.inf).argmin(axis=-1))
 
 
 def best_first(utility: NDArray[np.floating], ballots: Ballots) -> IntArray:
@@ -129,7 +130,7 @@ def best_first(utility: NDArray[np.floating], ballots: Ballots) -> IntArray:
 
 def best_score(ballots: Ballots) -> Ranking:
     """The strategy that is most confident, after its calibration, decides alone."""
-    decider = np.argmax(np.where(ballots.voting, vote_weights(ballots), -1.0), axis=0)
+    decider = np.argmax(np.where(ballots.voting, ballots.weights, -1.0), axis=0)
     return _decided_by(decider, ballots)
 
 
@@ -142,13 +143,13 @@ def first_success(ballots: Ballots) -> Ranking:
 
 def weighted(ballots: Ballots) -> Ranking:
     """The mean of all opinions, weighted by confidence and reliability."""
-    mean = mean_utility(ballots, vote_weights(ballots))
+    mean = mean_utility(ballots, ballots.weights)
     return _ranked(best_first(mean, ballots), mean, ballots)
 
 
 def consensus(ballots: Ballots) -> Ranking:
     """The model that most strategies put first; where that is no majority, the weighted best of the tied."""
-    mean = mean_utility(ballots, vote_weights(ballots))
+    mean = mean_utility(ballots, ballots.weights)
     votes = _votes(ballots)
     most = votes.max(axis=1, keepdims=True)
     tied = (votes == most) & ballots.candidates
@@ -158,7 +159,7 @@ def consensus(ballots: Ballots) -> Ranking:
 
 def combined(ballots: Ballots) -> Ranking:
     """Rank aggregation: models in the order of their weighted mean rank (Borda, 1784), ties by utility."""
-    weights = vote_weights(ballots)
+    weights = ballots.weights
     mean = mean_utility(ballots, weights)
     order = best_first(ballots.utility, ballots)
     ranks = np.empty_like(order)
@@ -181,15 +182,15 @@ def _decided_by(decider: IntArray, ballots: Ballots) -> Ranking:
     rows = np.arange(len(decider))
     utility = ballots.utility[decider, rows]
     order = best_first(utility, ballots)
-    first = first_choices(ballots)
+    first = ballots.first
     agrees = (first == order[:, 0]) & ballots.voting
     confidence = ballots.confidence[decider, rows]
     return Ranking(order, utility, confidence, decider, agrees.sum(axis=0), ballots.voting.sum(axis=0), first)
 
 
 def _ranked(order: IntArray, utility: FloatArray, ballots: Ballots) -> Ranking:
-    weights = vote_weights(ballots)
-    first = first_choices(ballots)
+    weights = ballots.weights
+    first = ballots.first
     agrees = (first == order[:, 0]) & ballots.voting
     share = weights * nearness(order[:, 0], first, ballots)
     confidence = (share * ballots.confidence).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
@@ -215,7 +216,7 @@ def put_first(column: IntArray, ranking: Ranking, ballots: Ballots) -> Ranking:
 def _votes(ballots: Ballots) -> IntArray:
     votes = np.zeros(ballots.candidates.shape, dtype=np.int64)
     rows = np.broadcast_to(np.arange(len(votes)), ballots.voting.shape)
-    np.add.at(votes, (rows[ballots.voting], first_choices(ballots)[ballots.voting]), 1)
+    np.add.at(votes, (rows[ballots.voting], ballots.first[ballots.voting]), 1)
     return votes
 
 

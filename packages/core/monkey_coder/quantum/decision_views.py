@@ -10,7 +10,7 @@ import numpy as np
 
 from monkey_coder.models import Expected, Preferences, RoutingDecision, Usd
 from monkey_coder.ports import ACCEPTED, REJECTED, IntArray
-from monkey_coder.quantum.collapse_strategies import Ballots, vote_weights
+from monkey_coder.quantum.collapse_strategies import Ballots
 from monkey_coder.quantum.decision_record import DecisionRecord
 from monkey_coder.quantum.explanation import DecisionView, ModelView, Opinion, StatedPreferences, StrategyView
 
@@ -92,7 +92,7 @@ def expected_of(record: DecisionRecord, column: int) -> Expected:
 def strategy_views(record: DecisionRecord) -> tuple[StrategyView, ...]:
     """Every strategy that was asked; only its status where it had no say."""
     if record.refs:
-        weights = vote_weights(ballots_of(record))[:, 0].astype(np.float64)
+        weights = ballots_of(record).weights[:, 0].astype(np.float64)
         weights /= max(float(weights.sum()), 1e-12)
     else:
         weights = np.zeros(0)

@@ -6,6 +6,7 @@ Fed by the events of decisions and outcomes. All windows are rolling and bounded
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -147,7 +148,7 @@ class PerformanceMonitor:
         self._rules = rules
         self._on_alert = on_alert
         self._lock = threading.Lock()
-        self._records: dict[str, _Record] = {}
+        self._records: defaultdict[str, _Record] = defaultdict(_Record)
         self._raised: set[tuple[str, Figure]] = set()
 
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
@@ -156,7 +157,7 @@ class PerformanceMonitor:
         due = []
         with self._lock:
             for name, thread in threads.items():
-                record = self._records.setdefault(name, _Record())
+                record = self._records[name]
                 record.asks += 1
                 if record.asks % CHECK_EVERY == 0:
                     due.append(name)
@@ -179,7 +180,7 @@ class PerformanceMonitor:
         with self._lock:
             for name, choice in opinions.items():
                 if choice == model:
-                    self._records.setdefault(name, _Record()).followed.add(success)
+                    self._records[name].followed.add(success)
 
     def performance(self) -> dict[str, StrategyPerformance]:
         """The figures of every strategy seen so far."""

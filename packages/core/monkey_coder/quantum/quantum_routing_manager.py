@@ -34,7 +34,7 @@ from monkey_coder.quantum.answers import (
     was_asked,
     write_answers,
 )
-from monkey_coder.quantum.collapse_strategies import COLLAPSES, Ballots, put_first, vote_weights
+from monkey_coder.quantum.collapse_strategies import COLLAPSES, Ballots, put_first
 from monkey_coder.quantum.deliberation import deliberation
 from monkey_coder.quantum.exploration import explore
 from monkey_coder.quantum.identifiers import SignedIds
@@ -295,7 +295,7 @@ def estimate(batch: RouteBatch, ballots: Ballots, outcomes: Sequence[ThreadOutco
         outcomes: In the order of the ballots.
     """
     success, evidence = batch.success, batch.evidence
-    weights = vote_weights(ballots)
+    weights = ballots.weights
     total = np.zeros(len(batch), dtype=np.float32)
     mean_success, mean_evidence = np.zeros_like(success), np.zeros_like(evidence)
     for weight, outcome in zip(weights, outcomes, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from monkey_coder.ports import FloatArray
-from monkey_coder.quantum.collapse_strategies import best_first, first_choices, vote_weights
+from monkey_coder.quantum.collapse_strategies import best_first
 from monkey_coder.quantum.decision_record import DecisionRecord
 from monkey_coder.quantum.decision_views import ballots_of, voters_of
 from monkey_coder.quantum.explanation import Instead
@@ -100,7 +100,7 @@ def _by_floor(record: DecisionRecord, column: int, first: int) -> str:
 
 
 def _by_mean(record: DecisionRecord, column: int, first: int) -> str:
-    weights = vote_weights(ballots_of(record))[:, 0].astype(np.float64)
+    weights = ballots_of(record).weights[:, 0].astype(np.float64)
     shares = weights / max(float(weights.sum()), 1e-12)
     views = ", ".join(
         f"{record.strategies[place]} ({shares[place]:.0%} of the vote) {_signed(utility[column] - utility[first])}"
@@ -117,7 +117,7 @@ def _by_decider(record: DecisionRecord, column: int, first: int) -> str:
 
 
 def _by_votes(record: DecisionRecord, column: int, first: int) -> str:
-    choices = first_choices(ballots_of(record))[record.voting, 0]
+    choices = ballots_of(record).first[record.voting, 0]
     mine, theirs = int(np.sum(choices == column)), int(np.sum(choices == first))
     said = f"{mine} of {len(choices)} strategies put it first, {theirs} put {record.refs[first]} first."
     return said if mine != theirs else f"{said} {_gap(record.collapsed, column, first, 'weighted utility', record)}"
@@ -125,7 +125,7 @@ def _by_votes(record: DecisionRecord, column: int, first: int) -> str:
 
 def _by_rank(record: DecisionRecord, column: int, first: int) -> str:
     ballots = ballots_of(record)
-    weights = vote_weights(ballots)[:, 0].astype(np.float64)
+    weights = ballots.weights[:, 0].astype(np.float64)
     order = best_first(ballots.utility, ballots)[:, 0]
     ranks = np.argsort(order, axis=1)
     mean = weights @ ranks / max(float(weights.sum()), 1e-12) + 1.0

@@ -33,17 +33,20 @@ def reference_weights(
     Returns:
         (B,) lambda in success per USD, and (B,) mu in success per second; each from 0 to `MOST_WEIGHT`.
     """
-    rows = [
-        (1.0 / p.value_usd, 0.0, 0.0) if p.value_usd is not None else (0.0, p.cost / p.quality, p.latency / p.quality)
-        for p in preferences
-    ]
-    fixed, cost, latency = np.array(rows, dtype=np.float64).reshape(-1, 3).T
-    with np.errstate(over="ignore"):  # what overflows is cut off below
-        per_usd = fixed + np.divide(cost, cost_ref, out=np.zeros_like(cost), where=cost_ref > 0)
-        per_second = np.divide(latency, latency_ref, out=np.zeros_like(latency), where=latency_ref > 0)
+    costs: list[float] = cost_ref.tolist()
+    latencies: list[float] = latency_ref.tolist()
+    rows = [_weights(p, cost, latency) for p, cost, latency in zip(preferences, costs, latencies, strict=True)]
+    weights = np.array(rows, dtype=np.float32).reshape(-1, 2)
+    return weights[:, 0], weights[:, 1]
+
+
+def _weights(preferences: Preferences, cost_ref: float, latency_ref: float) -> tuple[float, float]:
+    if preferences.value_usd is not None:
+        return min(1.0 / preferences.value_usd, MOST_WEIGHT), 0.0
+    quality = preferences.quality
     return (
-        np.minimum(per_usd, MOST_WEIGHT).astype(np.float32),
-        np.minimum(per_second, MOST_WEIGHT).astype(np.float32),
+        min(preferences.cost / quality / cost_ref, MOST_WEIGHT) if cost_ref > 0 else 0.0,
+        min(preferences.latency / quality / latency_ref, MOST_WEIGHT) if latency_ref > 0 else 0.0,
     )
 
 
