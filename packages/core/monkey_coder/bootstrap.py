@@ -31,6 +31,7 @@ from monkey_coder.ports import DecisionListener, Strategy
 from monkey_coder.quantum.answers import Answer
 from monkey_coder.quantum.batching import Batcher
 from monkey_coder.quantum.decision_log import DecisionLog
+from monkey_coder.quantum.decision_traces import tracing
 from monkey_coder.quantum.embedding import StaticEmbedder
 from monkey_coder.quantum.gates import apply_gates
 from monkey_coder.quantum.identifiers import SignedIds
@@ -161,7 +162,7 @@ def open_core(
     """
     with ExitStack() as stack:
         if store is None:
-            store = open_or_do_without(settings.state_dir, time.time)
+            store = open_or_do_without(settings.state_dir, settings.redis_url, time.time)
             stack.callback(store.close)
         catalog = load_catalog(settings.catalog)
         table = catalog.table()
@@ -213,7 +214,7 @@ def open_core(
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Build everything that a web process needs, and close it in reverse order, also when that fails half way."""
     async with AsyncExitStack() as stack:
-        store = open_or_do_without(settings.state_dir, time.time)
+        store = open_or_do_without(settings.state_dir, settings.redis_url, time.time)
         stack.callback(store.close)
         keys = KeyRing(store, settings.state_dir / KEY_FILE, settings.scrape_token)
         await stack.enter_async_context(following_keys(keys))
@@ -225,7 +226,8 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         following = follow(
             store, core.live, core.catalog, core.monitor, core.manager.ids.issued_at, core.policies.rebound
         )
-        core.manager.listeners = (*core.manager.listeners, following.providers, following.follower.recent)
+        traces = stack.enter_context(tracing(os.environ))
+        core.manager.listeners = (*core.manager.listeners, following.providers, following.follower.recent, *traces)
         following.follower.listeners = (core.metrics,)
         await stack.enter_async_context(running(following.follower))
         loader = ThreadPoolExecutor(1, thread_name_prefix="policies")
