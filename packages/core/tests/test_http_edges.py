@@ -324,6 +324,8 @@ async def in_process(
 class Overturned:
     """A batcher that fails in an unforeseen way."""
 
+    full = False
+
     def submit(self, _: RouteRequest) -> Any:
         raise ZeroDivisionError("a secret of the implementation")
 

@@ -21,7 +21,7 @@ from monkey_coder.app.access import admit, refusal
 from monkey_coder.app.feedback import FEEDBACK_BATCH_PATH, FEEDBACK_PATH, respond_feedback, respond_feedback_batch
 from monkey_coder.app.problems import INTERNAL, error_response
 from monkey_coder.bootstrap import Engine
-from monkey_coder.errors import BodyTooLargeError, RouterError
+from monkey_coder.errors import BodyTooLargeError, OverloadedError, RouterError
 from monkey_coder.models import Preferences, RouteBatchRequest, RouteRequest
 from monkey_coder.quantum.answers import Answer
 from monkey_coder.validation import from_validation
@@ -29,7 +29,15 @@ from monkey_coder.validation import from_validation
 PATH: Final = "/v1/quantum/route"
 BATCH_PATH: Final = "/v1/quantum/route/batch"
 
+_JSON: Final = (b"content-type", b"application/json")
 _FEEDBACK: Final = {FEEDBACK_PATH: respond_feedback, FEEDBACK_BATCH_PATH: respond_feedback_batch}
+
+_TURNED_AWAY: Final = error_response(OverloadedError())
+"""Rendered once: a server that has too much to do must not work on its refusals."""
+
+WATCH_AFTER_S: Final = 0.25
+"""How long a request has waited before its caller is watched: most are answered by then, and watching costs as much as
+a third of a decision."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +73,10 @@ class Front:
         if scope["type"] != "http" or scope["method"] in ("GET", "OPTIONS"):
             await self.app(scope, receive, send)
             return
+        if scope["path"] == PATH and self._engine().batcher.full:
+            self._engine().metrics.on_finished(OverloadedError.code)
+            await _TURNED_AWAY(scope, receive, send)
+            return
         try:
             body = await read_body(receive, self._max_body_bytes)
         except ClientGoneError:
@@ -76,10 +88,15 @@ class Front:
             return
         if scope["path"] == PATH and scope["method"] == "POST":
             try:
-                response = await respond(body, self._engine(), receive, caller.defaults)
+                decided = await decide(body, self._engine(), receive, caller.defaults)
             except ClientGoneError:
                 return
-            await response(scope, receive, send)
+            if isinstance(decided, Response):
+                await decided(scope, receive, send)
+            else:
+                length = (b"content-length", b"%d" % len(decided))
+                await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
+                await send({"type": "http.response.body", "body": decided})
         elif scope["path"] in _FEEDBACK and scope["method"] == "POST":
             response = await _FEEDBACK[scope["path"]](body, content_type(scope), self._engine(), caller.id)
             await response(scope, receive, send)
@@ -100,7 +117,15 @@ def content_type(scope: Scope) -> str:
 
 
 async def respond(body: bytes, engine: Engine, receive: Receive, defaults: Preferences | None = None) -> Response:
-    """Decide one request, from the bytes of its body to the response.
+    """The same as `decide`, always as a response."""
+    decided = await decide(body, engine, receive, defaults)
+    return decided if isinstance(decided, Response) else Response(decided, media_type="application/json")
+
+
+async def decide(
+    body: bytes, engine: Engine, receive: Receive, defaults: Preferences | None = None
+) -> bytes | Response:
+    """Decide one request, from the bytes of its body to those of the decision, or to the response that tells a problem.
 
     Args:
         body: As it came.
@@ -126,7 +151,7 @@ async def respond(body: bytes, engine: Engine, receive: Receive, defaults: Prefe
         engine.metrics.on_finished(answer.code)
         return error_response(answer)
     engine.metrics.on_finished("decided")
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return orjson.dumps(answer)
 
 
 async def respond_batch(body: bytes, engine: Engine, defaults: Preferences | None = None) -> Response:
@@ -160,19 +185,26 @@ def _in_batch(answer: Answer | BaseException, engine: Engine) -> Mapping[str, An
 
 
 async def _decided(request: RouteRequest, engine: Engine, receive: Receive) -> Answer | RouterError:
-    """Queue a request; behind a long queue, withdraw it when its caller goes away."""
+    """Queue a request; one that waits long is withdrawn when its caller goes away."""
     future = engine.batcher.submit(request)
     if len(engine.batcher) <= engine.settings.max_batch:
         return await future
-    watch = asyncio.create_task(_cancel_when_gone(future, receive))
+    watches: list[asyncio.Task[None]] = []
+
+    def watch() -> None:
+        watches.append(asyncio.create_task(_cancel_when_gone(future, receive)))
+
+    timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, watch)
     try:
         return await future
     except asyncio.CancelledError:
-        if watch.done() and not watch.cancelled():
+        if any(task.done() and not task.cancelled() for task in watches):
             raise ClientGoneError from None
         raise
     finally:
-        watch.cancel()
+        timer.cancel()
+        for task in watches:
+            task.cancel()
 
 
 async def _cancel_when_gone(future: asyncio.Future[Answer | RouterError], receive: Receive) -> None:
