@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -37,7 +38,7 @@ def open_shelf(settings: Settings, directory: Path | None) -> Iterator[tuple[Sto
         StoreFormatError: What is stored is damaged or foreign.
         StoreUnavailableError: The store cannot be opened.
     """
-    with closing(open_store(settings.state_dir, None, time.time)) as store:
+    with closing(open_store(settings.state_dir, settings.redis_url, time.time)) as store:
         yield store, StoreShelf(store, time.time) if directory is None else DirectoryShelf(directory)
 
 
@@ -76,13 +77,17 @@ class PolicyWatch:
     def _take(self, number: int | None) -> None:
         try:
             bundle = None if number is None else self._shelf.load(number)
-            self._live.update(lambda snapshot: bound(bundle, self._further, snapshot))
+            self._live.update(partial(self._swapped, bundle))
         except (PolicyError, StoreFormatError) as error:
             _log.error("the policy is not served: %s", error)
         else:
-            self._bundle = bundle
             _log.info("no policy is served" if number is None else f"policy {number} is served")
         self._seen = number
+
+    def _swapped(self, bundle: PolicyBundle | None, snapshot: EngineSnapshot) -> EngineSnapshot:
+        fresh = bound(bundle, self._further, snapshot)
+        self._bundle = bundle  # under the snapshot's lock: models that change meanwhile are bound to this one
+        return fresh
 
     def rebound(self, snapshot: EngineSnapshot) -> EngineSnapshot:
         """The same snapshot with the policy bound to its models, whichever they are by now."""

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,8 +30,18 @@ class Settings(BaseModel):
     state_dir: Annotated[Path, Field(description="Where policies and the secret of this deployment live.")] = Path(
         "var"
     )
+    redis_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(rediss?|unix)://", repr=False, description="Redis or Valkey that keeps all state but secrets."
+        ),
+    ] = None
     quantum: Annotated[bool, Field(description="Whether POST /v1/route asks the quantum engine before Gary8D.")] = True
     collapse: Annotated[CollapseName, Field(description="Collapse of requests that name none.")] = "weighted"
+    balancing: Annotated[
+        Literal["weighted", "least_outstanding", "latency"],
+        Field(description="How calls of one model are spread over its deployments."),
+    ] = "weighted"
     explore: Annotated[bool, Field(description="Whether the engine may try other candidates to learn.")] = True
     max_body_bytes: Annotated[int, Field(ge=1024, description="Largest request body in bytes.")] = 1024 * 1024
     max_batch: Annotated[int, Field(ge=1, le=4096, description="Requests decided together.")] = 64

@@ -32,6 +32,7 @@ from monkey_coder.quantum import policy_bundle as bundles
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.performance_monitor import PerformanceMonitor
 from monkey_coder.quantum.policy_bundle import PolicyBundle
+from monkey_coder.quantum.policy_shelf import DirectoryShelf
 from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.training_pipeline import TrainedPolicy
@@ -136,7 +137,7 @@ def test_the_policy_and_what_was_learned_go_on_with_other_models(
     bundles.publish(tmp_path, PolicyBundle(trained.parts, trained.memory, trained.reliability, trained.card), {})
     base = load_catalog()
     live = LiveSnapshot(EngineSnapshot(base.table(), configured_strategies(None, None)))
-    policies = PolicyWatch(tmp_path, live)
+    policies = PolicyWatch(DirectoryShelf(tmp_path), live)
     policies.look()
     ids = SignedIds(SECRET, time.time, os.urandom)
     following = follow(store, live, base, PerformanceMonitor(), ids.issued_at, policies.rebound)

@@ -92,9 +92,10 @@ class ModelTable:
         return {ref: column for column, ref in enumerate(self.refs)}
 
     @cached_property
-    def deployments(self) -> NDArray[np.bool_] | None:
-        """(M, M) whether two models are deployments of the same; None while there are no two of them."""
-        names = [name for name in self.deployment_of if name is not None]
-        if len(set(names)) == len(names):
-            return None
-        return np.array([[a is not None and a == b for b in self.deployment_of] for a in self.deployment_of])
+    def deployments(self) -> tuple[NDArray[np.int64], ...]:
+        """Columns of the deployments of each model that has several; empty where none has."""
+        places: dict[str, list[int]] = {}
+        for column, name in enumerate(self.deployment_of):
+            if name is not None:
+                places.setdefault(name, []).append(column)
+        return tuple(np.array(columns) for columns in places.values() if len(columns) > 1)

@@ -165,13 +165,13 @@ def _load(path: Path | None) -> Catalog:
 
 def _has_store() -> bool:
     settings = Settings.from_environment(os.environ)
-    return (settings.state_dir / FILE_NAME).exists()
+    return settings.redis_url is not None or (settings.state_dir / FILE_NAME).exists()
 
 
 def _open_store() -> Store:
     settings = Settings.from_environment(os.environ)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    return open_store(settings.state_dir, None, time.time)
+    return open_store(settings.state_dir, settings.redis_url, time.time)
 
 
 def _summary(catalog: Catalog) -> dict[str, Any]:

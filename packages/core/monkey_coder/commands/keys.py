@@ -172,7 +172,7 @@ class _Stated:
 
 def _store() -> Store:
     settings = Settings.from_environment(os.environ)
-    return open_store(settings.state_dir, None, time.time)
+    return open_store(settings.state_dir, settings.redis_url, time.time)
 
 
 def _find(store: Store, named: str) -> ApiKey:

@@ -117,7 +117,7 @@ def has_keys(settings: Settings) -> bool:
     Raises:
         StoreFormatError: The store shows none, and the file of those known last is damaged.
     """
-    with closing(open_or_do_without(settings.state_dir, time.time)) as store:
+    with closing(open_or_do_without(settings.state_dir, settings.redis_url, time.time)) as store:
         keys = KeyRing(store, settings.state_dir / FILE_NAME)
         keys.begin()
         return keys.table.required

@@ -80,15 +80,16 @@ class AbsentStore:
         return (str(self._why),)
 
 
-def open_or_do_without(state_dir: Path, wall_clock: Callable[[], float]) -> Store:
+def open_or_do_without(state_dir: Path, redis_url: str | None, wall_clock: Callable[[], float]) -> Store:
     """Open the store of this deployment; where that fails, one that refuses everything, for routing needs none.
 
     Args:
-        state_dir: Where its file lies.
+        state_dir: Where its file lies, unless there is an address.
+        redis_url: Address of a Redis or Valkey server, or None.
         wall_clock: Seconds since 1970.
     """
     try:
-        return open_store(state_dir, None, wall_clock)
+        return open_store(state_dir, redis_url, wall_clock)
     except (StoreUnavailableError, StoreFormatError) as error:
         _log.error("decisions will not be logged until this process is started again: %s", error)
         return cast("Store", AbsentStore(error))

@@ -44,7 +44,7 @@ def test_many_failures_are_few_lines(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_store_that_opens_is_the_store(tmp_path: Path) -> None:
-    store = open_or_do_without(tmp_path / "new", lambda: 1.0)
+    store = open_or_do_without(tmp_path / "new", None, lambda: 1.0)
     assert isinstance(store, SqliteStore)
     store.close()
 
@@ -53,7 +53,7 @@ def test_one_that_does_not_open_refuses_everything_and_says_why(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "store.sqlite3").write_bytes(b"a shopping list" * 500)
-    store = open_or_do_without(tmp_path, lambda: 1.0)
+    store = open_or_do_without(tmp_path, None, lambda: 1.0)
     assert "store.sqlite3" in caplog.text
     (why,) = store.warnings()
     for refused in (
