@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any
@@ -49,6 +50,8 @@ def engine_of(request: Request) -> Engine:
 
 
 RunningEngine = Annotated[Engine, Depends(engine_of)]
+
+SWITCH_INTERVAL_S = 0.0005
 
 LONGEST_PATH = 200
 """Characters of an unknown path that are said back."""
@@ -109,11 +112,14 @@ def create_app_from_environment() -> Front:
 
 @asynccontextmanager
 async def _open_and_settle(settings: Settings) -> AsyncIterator[Engine]:
-    """Open the engine, then keep the garbage collector away from all that lives as long as the process.
+    """Open the engine, and settle how this process shares its one interpreter.
 
-    Answers are trees without cycles and go by reference count; full collections would only walk the catalog,
-    the prices and the tokenizer again and again, in the middle of a batch.
+    The garbage collector is kept away from all that lives as long as the process: answers are trees without cycles and
+    go by reference count; full collections would only walk the catalog, the prices and the tokenizer again and again,
+    in the middle of a batch. Threads take turns sooner than Python's 5 ms: an answer crosses three of them, and whoever
+    writes the log must not keep it waiting.
     """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     async with open_engine(settings) as engine:
         gc.collect()
         gc.freeze()
