@@ -110,7 +110,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) ->
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the server ended with {process.returncode}:\n{log.read_text()}"
         with suppress(httpx.TransportError):
-            if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+            if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code in (200, 401):  # it may ask for a token
                 return
         time.sleep(0.02)
     raise AssertionError(f"the server was not ready within {PATIENCE_S} s:\n{log.read_text()}")
