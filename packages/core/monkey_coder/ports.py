@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.catalog.table import ModelTable
-from monkey_coder.models import Preferences, RouteRequest, RoutingDecision
+from monkey_coder.models import Preferences, RouteRequest, RoutingDecision, TaskType
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -184,17 +184,32 @@ class Deliberation:
 
 
 @dataclass(frozen=True, slots=True)
+class Reuse:
+    """That an answer repeats an earlier decision.
+
+    Attributes:
+        origin: Id of that decision; its row in the log has what it was made from.
+        task: Its task type.
+    """
+
+    origin: str
+    task: TaskType
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionEvent:
     """One decision, as the listeners see it. Holds no prompt text.
 
     Attributes:
         answer: The answer in contract form (design section 7).
         batch: The batch it was decided in, for those who log states; `row` is its place there. None when the engine
-            broke before there was one, and the heuristic answered.
+            broke before there was one, and the heuristic answered; and where the answer came from the cache.
         row: Row in `batch`.
         distribution: (M,) probability with which each model would have been served.
         duration_s: Time in the engine in seconds.
-        deliberation: What the whole batch was decided from, rows as in `batch`; None when the heuristic answered.
+        deliberation: What the whole batch was decided from, rows as in `batch`; None when the heuristic answered, or
+            the cache.
+        reuse: What the answer repeats, when it came from the cache; else None.
     """
 
     answer: Mapping[str, Any]
@@ -203,6 +218,7 @@ class DecisionEvent:
     distribution: FloatArray
     duration_s: float
     deliberation: Deliberation | None = None
+    reuse: Reuse | None = None
 
 
 class DecisionListener(Protocol):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Final
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.errors import StoreFormatError, UnknownDecisionError
-from monkey_coder.models import TASK_TYPES, Preferences
+from monkey_coder.models import TASK_TYPES, Preferences, TaskType
 from monkey_coder.ports import DecisionEvent, Deliberation, FloatArray, RouteBatch
 from monkey_coder.quantum.decision_record import MARKS, PER_MODEL, SCALARS, DecisionRecord, Layout, decode, encode
 from monkey_coder.quantum.explanation import Precedent
@@ -112,7 +113,8 @@ def find_decision(decision_id: str, ids: SignedIds, log: StoredDecisions, now_s:
         raise UnknownDecisionError(
             "the id is genuine, but the decision is not in the log; it gets there within a second of its answer"
         )
-    return decode(payload)
+    record = decode(payload)
+    return record if record.same_as is None else _repeated(record, log)
 
 
 def recent_precedents(log: StoredDecisions, embedding: FloatArray, most: int) -> list[Precedent]:
@@ -159,7 +161,7 @@ def _answer_alone(event: DecisionEvent, made_at: float) -> DecisionRecord:
         refs=(),
         strategies=(),
         preferences=Preferences(),
-        task="general" if event.batch is None else TASK_TYPES[event.batch.task[event.row]],
+        task=_task(event),
         attempts_left=1 if event.batch is None else int(event.batch.attempts_left[event.row]),
         input_tokens=0,
         output_tokens=0,
@@ -170,7 +172,27 @@ def _answer_alone(event: DecisionEvent, made_at: float) -> DecisionRecord:
         encoding_version=ENCODING_VERSION,
         numbers=np.zeros(Layout(0, 0, 0).numbers, dtype=np.float32),
         marks=np.zeros(0, dtype=np.uint8),
+        same_as=None if event.reuse is None else event.reuse.origin,
     )
+
+
+def _task(event: DecisionEvent) -> TaskType:
+    if event.reuse is not None:
+        return event.reuse.task
+    return "general" if event.batch is None else TASK_TYPES[event.batch.task[event.row]]
+
+
+def _repeated(record: DecisionRecord, log: StoredDecisions) -> DecisionRecord:
+    """A decision from the cache with what the one was made from that it repeats, as long as that one is kept."""
+    payload = None if record.same_as is None else log.decision(record.same_as)
+    if payload is None:
+        return record
+    original = decode(payload)
+    if not original.refs:
+        return record
+    numbers = original.numbers.copy()
+    numbers[original.layout.of_models("distribution")] = np.arange(len(original.refs)) == original.winner  # for certain
+    return replace(original, answer=record.answer, made_at=record.made_at, numbers=numbers, same_as=record.same_as)
 
 
 def _records(

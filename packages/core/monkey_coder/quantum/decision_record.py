@@ -102,6 +102,7 @@ class DecisionRecord:
         encoding_version: Of the state.
         numbers: (Layout.numbers,) float32.
         marks: (Layout.marks,) uint8.
+        same_as: Id of the decision that this one repeats, and whose row has the arrays; None where it has its own.
     """
 
     answer: Mapping[str, Any]
@@ -120,6 +121,7 @@ class DecisionRecord:
     encoding_version: int
     numbers: FloatArray
     marks: NDArray[np.uint8]
+    same_as: str | None = None
 
     @property
     def layout(self) -> Layout:
@@ -300,6 +302,7 @@ def encode(record: DecisionRecord) -> bytes:
             "dimensions": record.dimensions,
             "state": record.layout.state,
             "encoding_version": record.encoding_version,
+            **({} if record.same_as is None else {"same_as": record.same_as}),
         }
     )
     body = b"".join((header, record.numbers.tobytes(), record.marks.tobytes()))

@@ -97,9 +97,9 @@ class RecentDecisions:
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
         """Take note of the decisions of one batch."""
         found = [
-            (event.answer["decision_id"], DecisionFacts.of(TASK_TYPES[event.batch.task[event.row]], event.answer))
+            (event.answer["decision_id"], DecisionFacts.of(task, event.answer))
             for event in events
-            if event.batch is not None
+            for task in _tasks(event)
         ]
         with self._lock:
             self._facts.update(found)
@@ -109,6 +109,13 @@ class RecentDecisions:
     def get(self, decision_id: str) -> DecisionFacts | None:
         """The facts of a decision, if it is one of the latest here."""
         return self._facts.get(decision_id)
+
+
+def _tasks(event: DecisionEvent) -> tuple[TaskType, ...]:
+    """The task type of a decision, if it is known."""
+    if event.reuse is not None:
+        return (event.reuse.task,)
+    return () if event.batch is None else (TASK_TYPES[event.batch.task[event.row]],)
 
 
 @dataclass(slots=True)
@@ -327,7 +334,8 @@ class OutcomeFollower:
         if decision is None:
             return False
         model = decision.served if row.model == DECIDED_MODEL else row.model
-        identity = row.identity if row.outcome_id is not None else f"{row.decision_id} {model}"
+        # The reporter belongs to it: a key corrects its own reports, and cannot make another's be unlearned.
+        identity = row.identity if row.outcome_id is not None else f"{record.reporter} {row.decision_id} {model}"
         known = self._latest.get(identity)
         if known is not None and row.occurred_at < known:
             return True
