@@ -44,7 +44,7 @@ class Settings(BaseModel):
     ] = "weighted"
     explore: Annotated[bool, Field(description="Whether the engine may try other candidates to learn.")] = True
     max_body_bytes: Annotated[int, Field(ge=1024, description="Largest request body in bytes.")] = 1024 * 1024
-    max_batch: Annotated[int, Field(ge=1, le=4096, description="Requests decided together.")] = 64
+    max_batch: Annotated[int, Field(ge=1, le=4096, description="Requests decided together.")] = 128
     max_queue: Annotated[int, Field(ge=1, description="Requests that may wait before further ones get 503.")] = 4096
     max_wait_s: Annotated[float, Field(gt=0.0, description="Seconds after which a waiting request gets 503.")] = 5.0
     scrape_token: Annotated[
