@@ -75,6 +75,7 @@ def run(settings: Settings, port: int, workers: int, log_level: LogLevel) -> Non
         access_log=False,
         backlog=4096,
         timeout_graceful_shutdown=10,
+        proxy_headers=False,  # nothing here asks where a request came from
         server_header=False,
         date_header=False,
     )
