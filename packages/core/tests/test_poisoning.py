@@ -1,0 +1,94 @@
+"""One key that reports only failures, against another that reports the truth: how far it moves what is decided from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from keyed import client_of, make_key
+from servers import PATIENCE_S, Server, serving
+
+ROUTES, REPORTS = "/v1/quantum/route/batch", "/v1/quantum/feedback/batch"
+TASK = "debugging"
+SHARE = 0.5
+ROUNDING = 1e-4
+"""The last digit that answers tell."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path, settings={"MONKEY_CODER_EXPLORE": "false"}) as running:
+        yield running
+
+
+def decide(client: httpx.Client, *models: str) -> list[dict[str, Any]]:
+    """A decision for each model, which was the only candidate."""
+    bodies = [
+        {"request": {"prompt": "Fix the race in our cache", "task_type": TASK, "allowed_models": [model]}}
+        for model in models
+    ]
+    answers: list[dict[str, Any]] = []
+    for start in range(0, len(bodies), 256):
+        response = client.post(ROUTES, json={"requests": bodies[start : start + 256]}).raise_for_status()
+        answers += [result["decision"] for result in response.json()["results"]]
+    return answers
+
+
+def report(client: httpx.Client, decision_ids: list[str], *, success: bool) -> None:
+    reports = [{"decision_id": decision_id, "success": success} for decision_id in decision_ids]
+    results = client.post(REPORTS, json={"reports": reports}).raise_for_status().json()["results"]
+    assert all(result["accepted"] for result in results)
+
+
+def decisions_for(client: httpx.Client, model: str, times: int) -> list[str]:
+    return [answer["decision_id"] for answer in decide(client, *[model] * times)]
+
+
+def chances(client: httpx.Client, models: tuple[str, ...]) -> Mapping[str, float]:
+    """P(success) of each model, once it does not change any more."""
+    deadline, before = time.monotonic() + PATIENCE_S, None
+    while time.monotonic() < deadline:
+        now = {
+            model: answer["expected"]["success"] for model, answer in zip(models, decide(client, *models), strict=True)
+        }
+        if now == before:
+            return now
+        before = now
+        time.sleep(0.6)
+    raise AssertionError("P(success) did not come to rest")
+
+
+@pytest.fixture
+def clients(server: Server) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+    """Two keys: one that tells the truth, and one that does not."""
+    (_, honest), (_, poisoning) = (make_key(server.state_dir, "client", name) for name in ("honest", "poisoning"))
+    with client_of(server, honest) as first, client_of(server, poisoning) as second:
+        while any(client.get("/v1/quantum/models").status_code == 401 for client in (first, second)):
+            time.sleep(0.05)
+        yield first, second
+
+
+def test_one_key_moves_a_profile_by_no_more_than_its_share_and_others_not_at_all(
+    clients: tuple[httpx.Client, httpx.Client], record_property: Callable[[str, object], None]
+) -> None:
+    honest, poisoning = clients
+    refs = tuple(model["ref"] for model in honest.get("/v1/quantum/models").json()["models"])
+    target, other, *_ = refs
+    true = decisions_for(honest, target, 60)
+    report(honest, true, success=True)
+    report(poisoning, decisions_for(poisoning, other, 1), success=True)  # from here on there are two reporters
+    before = chances(honest, refs)
+    for lies in (decisions_for(poisoning, target, 400), true):  # of its own decisions, and of the honest one's
+        report(poisoning, lies, success=False)
+        after = chances(honest, refs)
+        record_property("P(success) before and after", (before[target], after[target]))
+        assert after[target] < before[target]  # it is heard
+        # Failures alone would be 0; with a share of one half, the others' word is still half of what counts.
+        assert after[target] >= (1.0 - SHARE) * before[target] - ROUNDING
+        assert {ref: after[ref] for ref in refs if ref != target} == {ref: before[ref] for ref in refs if ref != target}
+    report(honest, true, success=True)  # who told the truth may still say so, and nothing is lost
+    assert chances(honest, refs)[target] >= (1.0 - SHARE) * before[target] - ROUNDING
