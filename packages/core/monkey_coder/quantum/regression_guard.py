@@ -3,7 +3,7 @@
 Each outcome under the new policy is compared with a few outcomes of the one before, in the same kind of traffic; none
 of those is used twice. If the new policy is not worse than tolerated, each comparison is a game that a bettor against
 it cannot expect to win, whatever was seen before; so the chance that the bettor's capital ever grows to
-``1 / error_rate`` is at most `error_rate`, however often one looks (Ville's inequality; testing by betting: Shafer 2021,
+``1 / error_rate`` is at most `error_rate`, however often one looks (Ville's inequality; betting: Shafer 2021,
 Waudby-Smith and Ramdas 2024). The capital is spread over several stakes, so that none must be tuned.
 
 What is assumed: outcomes of one kind of traffic come alike before and after the change. If a provider fails or tasks
