@@ -15,6 +15,7 @@ import numpy as np
 from monkey_coder.catalog.catalog import Catalog
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.live_catalog import CatalogWatch
+from monkey_coder.ports import Clock
 from monkey_coder.quantum.capability_profiler import Profiles
 from monkey_coder.quantum.performance_monitor import PerformanceMonitor
 from monkey_coder.quantum.provider_manager import ProviderManager
@@ -48,6 +49,9 @@ def follow(
     monitor: PerformanceMonitor,
     issued_at: Callable[[str], float | None],
     rebound: Callable[[EngineSnapshot], EngineSnapshot],
+    wall_clock: Callable[[], float] = time.time,
+    clock: Clock = time.monotonic,
+    rng: np.random.Generator | None = None,
 ) -> Following:
     """Build it; nothing is read yet.
 
@@ -58,16 +62,20 @@ def follow(
         monitor: Is told of outcomes as well.
         issued_at: When a decision was made, by its id.
         rebound: Binds the strategies of a snapshot to its models, when those have changed.
+        wall_clock: Seconds since 1970.
+        clock: For pauses.
+        rng: For the jitter of breakers; None: a fresh one.
     """
     watch = CatalogWatch(store, catalog)
     table = live().table
     providers = ProviderManager(
-        table.refs, time.time, np.random.default_rng(), on_exhausted=lambda: follower.publish_availability()
+        table.refs,
+        wall_clock,
+        rng or np.random.default_rng(),
+        on_exhausted=lambda: follower.publish_availability(),
     )
     learners = Learners(Profiles(), providers, monitor)
-    follower = OutcomeFollower(
-        store, table, learners, live, issued_at, time.time, time.monotonic, watches=(watch.look,)
-    )
+    follower = OutcomeFollower(store, table, learners, live, issued_at, wall_clock, clock, watches=(watch.look,))
     watch.publish = lambda now, version: follower.rebase(
         now.table(), lambda snapshot: rebound(replace(snapshot, catalog_version=version))
     )
