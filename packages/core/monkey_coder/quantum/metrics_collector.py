@@ -302,7 +302,7 @@ class MetricsCollector:
             experiment = answer.get("experiment")
             if experiment is not None:
                 arms[experiment["id"], experiment["arm"]] += 1
-            for thread in answer["thread_results"]:
+            for thread in answer["thread_results"] if event.reuse is None else ():
                 name = thread["strategy"]
                 results[name, thread["status"]] += 1
                 if thread["execution_time_ms"] is not None:
