@@ -59,11 +59,10 @@ _NEVER_LOCAL: Final = (
 )
 _CALLED: Final = _words("print len str int float list set tuple dict range sum sorted enumerate zip abs round any all")
 _TELLING: Final = _words(
-    "ascending descending asc desc min max minimum maximum first last left right up down top bottom start "
-    "end begin old new increasing decreasing increment decrement reverse reversed forward backward before "
-    "after inner outer odd even positive negative lower upper smallest largest shortest longest enabled "
-    "disabled enable disable allow deny include exclude input output source target true false is has no "
-    "not"
+    "ascending descending asc desc min max minimum maximum first last left right up down top bottom increasing "
+    "decreasing increment decrement reverse reversed forward backward before after inner outer odd even positive "
+    "negative lower upper smallest largest shortest longest enabled disabled enable disable allow deny include "
+    "exclude true false is has no not all some"
 )
 """Parts of names that mean something, whatever the code does with them."""
 _FILE_KINDS: Final = _words(
@@ -81,12 +80,12 @@ def rename_local_names(tokens: Sequence[str]) -> list[str]:
     Returns:
         As many tokens; those of a local name are the control character 1 and its number, from 0.
     """
-    bound = {name for name in _bound(tokens) if _may_be_local(name)}
+    certain = {name for name in _parameters_of(tokens) if _may_be_local(name)}
+    bound = {name for name in _bound(tokens) if _may_be_local(name)} | certain
     if not bound:
         return list(tokens)
     padded = ["", "", "", *tokens, "", ""]
     uses = dict.fromkeys(bound, 0)
-    certain: set[str] = set()
     for place, word in enumerate(tokens, 3):
         if word in bound:
             strength = _strength(padded, place)
@@ -115,6 +114,8 @@ def _strength(padded: Sequence[str], place: int) -> int:
         return 0
     if after == "." and padded[place + 2] in _FILE_KINDS:
         return 0
+    if after == "(":  # what is called is a function
+        return 0
     if after == "=" and before in ("(", ","):  # a keyword argument, or a parameter with a default
         return 0
     if before in _OPERATORS or after in _OPERATORS:
@@ -136,12 +137,17 @@ def _bound(tokens: Sequence[str]) -> Iterator[str]:
             depth = max(0, depth - 1)
         elif word == "=":
             yield from _assigned(tokens, place, depth)
-        elif word in _FUNCTIONS:
-            yield from _parameters(tokens, place)
         elif word == "for":
             yield from _loop_names(tokens, place + 1)
         elif word in _DECLARERS and place + 1 < len(tokens) and tokens[place + 1].isidentifier():
             yield tokens[place + 1]
+
+
+def _parameters_of(tokens: Sequence[str]) -> Iterator[str]:
+    """Parameters of all functions that the text defines."""
+    for place, word in enumerate(tokens):
+        if word in _FUNCTIONS:
+            yield from _parameters(tokens, place)
 
 
 def _assigned(tokens: Sequence[str], equals: int, depth: int) -> Iterator[str]:

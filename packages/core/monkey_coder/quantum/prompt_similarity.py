@@ -36,7 +36,7 @@ class SimilarityOptions:
         length_ratio: Shorter length / longer length, at least.
     """
 
-    threshold: float = 0.90
+    threshold: float = 0.76
     length_ratio: float = 0.5
 
     def __post_init__(self) -> None:

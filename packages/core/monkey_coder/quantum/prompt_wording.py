@@ -42,7 +42,7 @@ _OPENING: Final = re.compile(
     r"(?: |,|(?:hi|hello|hey|greetings|dear)(?: there| all| everyone| team| assistant)?(?: [,!])*(?= |$)"
     r"|good (?:morning|afternoon|evening)(?: [,!])*(?= |$)"
     r"|(?:could|can|would|will) you(?: be so kind as to| kindly)?(?= )"
-    r"|(?:i would|i'd) (?:like|love|appreciate it if) you(?: to| could)(?= )"
+    r"|(?:i would|i'd) (?:like|love|appreciate it if|be grateful if) you(?: to| could| would)(?= )"
     r"|i (?:need|want) you to(?= )|help me(?: to)?(?= )"
     r"|(?:thanks|thank you)(?: in advance)?(?: [,!])*(?= |$))+",
     re.IGNORECASE,
@@ -115,7 +115,10 @@ def _without_courtesy(tokens: list[str]) -> list[str]:
     if not _CLOSERS.isdisjoint(tokens[-_TAIL:]):
         tail = _CLOSING.sub("", " ".join(tokens[-_TAIL:]))
         tokens = [*tokens[:-_TAIL], *tail.split(" ")]
-    return _without_ends([word for word in tokens if word])
+    tokens = _without_ends([word for word in tokens if word])
+    if tokens:
+        tokens[0] = tokens[0][0].lower() + tokens[0][1:]  # after a courtesy, nobody writes the capital
+    return tokens
 
 
 def _without_ends(tokens: list[str]) -> list[str]:
@@ -128,4 +131,4 @@ def _without_ends(tokens: list[str]) -> list[str]:
 
 def _is_factorial(tokens: list[str], place: int) -> bool:
     before = tokens[place - 1] if place else ""
-    return tokens[place] == "!" and (len(before) == 1 or before.isdigit())
+    return tokens[place] == "!" and (before == ")" or before.isdigit() or (len(before) == 1 and before.isalpha()))

@@ -75,6 +75,7 @@ def test_two_local_variables_may_be_renamed_at_once() -> None:
         pytest.param("Make a list of users for clients in London (clients)", "clients", "friends", id="prose"),
         pytest.param("LIMIT = 3\nprint(LIMIT + 1)", "LIMIT", "OTHER", id="constant"),
         pytest.param("root = 1\nprint(root + 1)\ncd /root", "root", "home", id="path"),
+        pytest.param("act = pick(3)\nprint(act(1) + act(2))", "act", "run", id="called"),
         pytest.param("note = 1  # note that\nprint(note + 1)", "note", "hint", id="comment"),
     ],
 )
