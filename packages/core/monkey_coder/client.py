@@ -6,20 +6,18 @@ It needs httpx and the models of this package alone: ``pip install monkey-coder[
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Literal, Self
-from uuid import uuid4
+from typing import Final, Self
 
 import httpx
 
+from monkey_coder.client_course import Course, EpisodeResult, Tried
 from monkey_coder.models import (
-    Attempt,
-    Episode,
-    ErrorType,
     ExecuteRequest,
     FeedbackBatchAnswer,
     FeedbackBatchRequest,
@@ -31,9 +29,12 @@ from monkey_coder.models import (
     Value,
 )
 
+__all__ = ["AsyncRoutingClient", "EpisodeResult", "RoutingClient", "RoutingError", "Tried"]
+
 _ROUTE: Final = "/v1/quantum/route"
 _FEEDBACK: Final = "/v1/quantum/feedback"
 _BATCH: Final = "/v1/quantum/feedback/batch"
+_KEY_VARIABLE: Final = "MONKEY_CODER_API_KEY"
 _FIRST_WAIT_S: Final = 0.1
 _LONGEST_WAIT_S: Final = 5.0
 
@@ -48,110 +49,6 @@ class RoutingError(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(f"{problem.code}: {problem.detail}")
         self.problem = problem
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """What became of one try; give `success`, `quality` or `error_type`.
-
-    Attributes:
-        success: Whether the answer passed.
-        quality: How good it was, 0..1. Without `success`, it passed at one half.
-        cost_usd: What it cost; None: what the engine expected counts against the budget.
-        latency_ms: How long the call took.
-        input_tokens: Of prompt and files.
-        output_tokens: Of the answer.
-        error_type: Why there was no answer.
-    """
-
-    success: bool | None = None
-    quality: float | None = None
-    cost_usd: float | None = None
-    latency_ms: float | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    error_type: ErrorType | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the episode may end here."""
-        if self.success is not None:
-            return self.success
-        return self.error_type is None and self.quality is not None and self.quality >= 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class EpisodeResult:
-    """How an episode ended.
-
-    Attributes:
-        ended: By success, at the most attempts, or because no model was left within the budget and the rules.
-        tries: Each decision with what became of it, in order.
-    """
-
-    ended: Literal["success", "attempts", "no_model"]
-    tries: tuple[tuple[RoutingDecision, Tried], ...]
-
-    @property
-    def success(self) -> bool:
-        """Whether the last try passed."""
-        return self.ended == "success"
-
-    @property
-    def spent_usd(self) -> float:
-        """What all tries cost; where one did not say, what had been expected."""
-        return sum(_cost(decision, tried) for decision, tried in self.tries)
-
-
-@dataclass
-class _Course:
-    """An episode under way, without any input or output: what to ask next, what to report."""
-
-    first: RouteRequest
-    max_attempts: int
-    tries: list[tuple[RoutingDecision, Tried]] = field(default_factory=list)
-    episode_id: str = field(default_factory=lambda: uuid4().hex)
-
-    def request(self) -> RouteRequest:
-        attempts = tuple(
-            Attempt(
-                model=decision.ref,
-                success=tried.passed,
-                cost_usd=_cost(decision, tried),
-                decision_id=decision.decision_id,
-                error_type=tried.error_type,
-            )
-            for decision, tried in self.tries
-        )
-        before = self.first.episode
-        episode = Episode(episode_id=before.episode_id or self.episode_id, attempts=before.attempts + attempts)
-        return self.first.model_copy(update={"episode": episode})
-
-    def note(self, decision: RoutingDecision, tried: Tried) -> FeedbackRequest:
-        self.tries.append((decision, tried))
-        return self.report(final=tried.passed or len(self.tries) == self.max_attempts)
-
-    def report(self, *, final: bool) -> FeedbackRequest:
-        decision, tried = self.tries[-1]
-        return FeedbackRequest(
-            decision_id=decision.decision_id,
-            model=decision.ref,
-            success=tried.success,
-            quality=tried.quality,
-            cost_usd=tried.cost_usd,
-            latency_ms=tried.latency_ms,
-            input_tokens=tried.input_tokens,
-            output_tokens=tried.output_tokens,
-            error_type=tried.error_type,
-            final=final,
-        )
-
-    def ended(self) -> EpisodeResult | None:
-        if self.tries and self.tries[-1][1].passed:
-            return EpisodeResult("success", tuple(self.tries))
-        if len(self.tries) >= self.max_attempts:
-            return EpisodeResult("attempts", tuple(self.tries))
-        return None
 
 
 @dataclass
@@ -177,7 +74,7 @@ class RoutingClient:
 
     Args:
         base_url: Such as ``http://127.0.0.1:8000``.
-        api_key: Sent as a bearer token, if given.
+        api_key: Sent as a bearer token; None: what ``MONKEY_CODER_API_KEY`` says; empty: none.
         timeout_s: Of one request.
         retries: Further tries after a 503 or a broken connection; each waits at least what `Retry-After` says.
         transport: Instead of the network, for tests.
@@ -254,7 +151,7 @@ class RoutingClient:
         Raises:
             RoutingError: As `route` and `feedback`, except that no model is left.
         """
-        course = _Course(_request(task), max_attempts)
+        course = Course(_request(task), max_attempts)
         while (end := course.ended()) is None:
             try:
                 decision = self.route(course.request())
@@ -337,7 +234,7 @@ class AsyncRoutingClient:
         max_attempts: int = 4,
     ) -> EpisodeResult:
         """As `RoutingClient.episode`, with an attempt that is awaited."""
-        course = _Course(_request(task), max_attempts)
+        course = Course(_request(task), max_attempts)
         while (end := course.ended()) is None:
             try:
                 decision = await self.route(course.request())
@@ -376,17 +273,12 @@ def _request(task: str | RouteRequest) -> RouteRequest:
 
 def _headers(api_key: str | None) -> dict[str, str]:
     headers = {"content-type": "application/json"}
-    return headers if api_key is None else headers | {"authorization": f"Bearer {api_key}"}
+    key = os.environ.get(_KEY_VARIABLE, "") if api_key is None else api_key
+    return headers | {"authorization": f"Bearer {key}"} if key else headers
 
 
 def _content(body: Value) -> bytes:
     return body.model_dump_json(exclude_unset=True).encode()
-
-
-def _cost(decision: RoutingDecision, tried: Tried) -> float:
-    if tried.cost_usd is not None:
-        return tried.cost_usd
-    return 0.0 if tried.error_type is not None else decision.expected.cost_usd
 
 
 def _failed(decision: RoutingDecision) -> FeedbackRequest:

@@ -181,7 +181,8 @@ def test_the_program_on_the_page_runs(server: Server, tmp_path: Path) -> None:
 def test_it_imports_httpx_and_the_models_alone() -> None:
     program = "import sys, monkey_coder.client; print(*sorted(m for m in sys.modules if m.startswith('monkey_coder')))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["monkey_coder", "monkey_coder.client", "monkey_coder.models"]
+    own = ["monkey_coder.client", "monkey_coder.client_course"]
+    assert done.stdout.split() == ["monkey_coder", *own, "monkey_coder.models"]
 
 
 # A server that answers as told
@@ -218,6 +219,35 @@ def test_a_busy_server_is_asked_again_as_late_as_it_says() -> None:
     assert len(seen) == 4
     assert slept[0] >= 7.0
     assert all(0.0 < pause < 1.0 for pause in slept[1:])
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "sent"),
+    [
+        (None, None, None),
+        (None, "from-outside", "Bearer from-outside"),
+        ("given", "from-outside", "Bearer given"),
+        ("", "from-outside", None),
+    ],
+)
+async def test_the_key_is_the_given_one_or_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, variable: str | None, sent: str | None
+) -> None:
+    monkeypatch.delenv("MONKEY_CODER_API_KEY", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("MONKEY_CODER_API_KEY", variable)
+    seen: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("authorization"))
+        return httpx.Response(202)
+
+    transport = httpx.MockTransport(answer)
+    with RoutingClient("http://engine", given, transport=transport) as client:
+        client.feedback(REPORT)
+    async with AsyncRoutingClient("http://engine", given, transport=transport) as later:
+        await later.feedback(REPORT)
+    assert seen == [sent, sent]
 
 
 @pytest.mark.parametrize(("last", "code"), [(busy, "overloaded"), (lambda: httpx.ConnectError("away"), "unreachable")])
