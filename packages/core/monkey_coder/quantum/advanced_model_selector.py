@@ -75,6 +75,6 @@ def objective_utility(batch: RouteBatch, objective: Objective) -> FloatArray:
 
 def harder(success: FloatArray, logits: FloatArray) -> FloatArray:
     """Lower chances by `logits` (B,) on the log-odds scale; negative logits raise them."""
-    chances = np.clip(success, 1e-4, 1.0 - 1e-4)
+    chances = np.minimum(np.maximum(success, 1e-4), 1.0 - 1e-4)
     odds = chances / (1.0 - chances) * np.exp(-logits)[:, None]
     return np.asarray(odds / (1.0 + odds), dtype=np.float32)

@@ -124,8 +124,8 @@ def best_first(utility: NDArray[np.floating], ballots: Ballots) -> IntArray:
         (..., B, M) columns.
     """
     keyed = np.where(ballots.candidates, -utility, np.inf)
-    cost = np.broadcast_to(ballots.cost_usd, keyed.shape)
-    return np.lexsort((cost, keyed), axis=-1)
+    cost = ballots.cost_usd
+    return np.lexsort((cost if cost.shape == keyed.shape else np.broadcast_to(cost, keyed.shape), keyed), axis=-1)
 
 
 def best_score(ballots: Ballots) -> Ranking:

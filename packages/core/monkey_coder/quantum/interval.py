@@ -23,10 +23,10 @@ def wilson(
     Returns:
         Lower and upper ends, each within [0, 1], with `success` between them.
     """
-    z2 = Z_90**2
-    n = np.maximum(evidence, 1e-9)
-    centre = (success + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_90 * np.sqrt(success * (1 - success) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    low = np.clip(np.minimum(centre - half, success), 0.0, 1.0)
-    high = np.clip(np.maximum(centre + half, success), 0.0, 1.0)
+    share = Z_90**2 / np.maximum(evidence, 1e-9)  # z squared over n
+    scale = 1.0 / (1.0 + share)
+    centre = (success + 0.5 * share) * scale
+    half = np.sqrt(share * (success * (1.0 - success) + 0.25 * share)) * scale
+    low = np.maximum(np.minimum(centre - half, success), 0.0)
+    high = np.minimum(np.maximum(centre + half, success), 1.0)
     return low.astype(np.float32), high.astype(np.float32)

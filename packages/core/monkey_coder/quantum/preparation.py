@@ -110,7 +110,7 @@ def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder
         success=table.success[task],
         evidence=table.evidence[task],
         cost_usd=gated.cost_usd.astype(np.float32),
-        latency_s=np.broadcast_to(table.latency_s, candidates.shape),
+        latency_s=np.repeat(table.latency_s[None, :], len(requests), axis=0),
         cost_weight=cost_weight,
         latency_weight=latency_weight,
         quality_floor=facts.quality_floor,

@@ -22,6 +22,7 @@ from monkey_coder.ports import (
     Clock,
     DecisionEvent,
     DecisionListener,
+    FloatArray,
     RouteBatch,
     TextEmbedder,
 )
@@ -278,7 +279,7 @@ def collect_ballots(
         strategies=tuple(outcome.strategy for outcome in outcomes),
         utility=utility,
         confidence=confidence,
-        reliability=np.broadcast_to(reliability[:, None], shape[:2]),
+        reliability=np.repeat(reliability[:, None], len(batch), axis=1),
         voting=voting,
         arrival=np.array([never if o.arrival is None else o.arrival for o in outcomes], dtype=np.int64),
         candidates=batch.candidates,
@@ -295,24 +296,25 @@ def estimate(batch: RouteBatch, ballots: Ballots, outcomes: Sequence[ThreadOutco
         outcomes: In the order of the ballots.
     """
     success, evidence = batch.success, batch.evidence
-    weights = ballots.weights
-    total = np.zeros(len(batch), dtype=np.float32)
-    mean_success, mean_evidence = np.zeros_like(success), np.zeros_like(evidence)
-    for weight, outcome in zip(weights, outcomes, strict=True):
-        if outcome.scores is not None and outcome.scores.success is not None:
-            behind = batch.evidence if outcome.scores.evidence is None else outcome.scores.evidence
-            heard = (weight > 0)[:, None]  # what a strategy holds where it abstains may be no number at all
-            mean_success += weight[:, None] * np.where(heard, outcome.scores.success, 0.0)
-            mean_evidence += weight[:, None] * np.where(heard, behind, 0.0)
-            total += weight
-    if total.any():
-        known = (total > 0)[:, None]
-        scale = np.maximum(total, 1e-12)[:, None]
-        success = np.where(known, mean_success / scale, success)
-        evidence = np.where(known, mean_evidence / scale, evidence)
-    success = np.clip(success, 0.0, 1.0)
+    heard = [
+        (weight, outcome.scores.success, batch.evidence if outcome.scores.evidence is None else outcome.scores.evidence)
+        for weight, outcome in zip(ballots.weights, outcomes, strict=True)
+        if outcome.scores is not None and outcome.scores.success is not None and weight.any()
+    ]
+    if heard:
+        total = np.sum([weight for weight, _, _ in heard], axis=0)
+        known, scale = (total > 0)[:, None], np.maximum(total, 1e-12)[:, None]
+        success = np.where(known, _weighted_sum([(weight, chances) for weight, chances, _ in heard]) / scale, success)
+        evidence = np.where(known, _weighted_sum([(weight, behind) for weight, _, behind in heard]) / scale, evidence)
+    success = np.minimum(np.maximum(success, 0.0), 1.0)  # np.clip takes three times as long for small arrays
     low, high = wilson(success, evidence)
     return Estimates(success, low, high)
+
+
+def _weighted_sum(parts: Sequence[tuple[FloatArray, FloatArray]]) -> FloatArray:
+    """(B, M) the sum of weights (B,) times values (B, M); what is worth nothing may be no number at all."""
+    weighted = [weight[:, None] * np.where((weight > 0)[:, None], values, 0.0) for weight, values in parts]
+    return np.asarray(np.sum(weighted, axis=0), dtype=np.float32)
 
 
 def _ref(answer: Answer) -> str:

@@ -145,9 +145,10 @@ def encode_states(facts: RequestFacts, table: ModelTable) -> FloatArray:
     state[rows, layout.task + task] = 1.0
     state[rows, [layout.context + CONTEXT_INDEX[a.context_type] for a in facts.analyses]] = 1.0
     state[:, layout.complexity] = [a.complexity for a in facts.analyses]
-    state[:, layout.tokens : layout.attempts] = (
-        np.log10(1.0 + np.stack([facts.input_tokens, facts.output_tokens], axis=1)) / 6.0
-    )
+    state[:, layout.tokens] = facts.input_tokens
+    state[:, layout.tokens + 1] = facts.output_tokens
+    tokens = state[:, layout.tokens : layout.attempts]
+    tokens[:] = np.log10(1.0 + tokens) / 6.0
     if facts.attempts.any():
         state[:, layout.attempts : layout.preferences] = encode_attempts(
             facts.attempts, facts.spent_usd, table.success[task]
