@@ -164,6 +164,19 @@ class PolicyError(RouterError):
     code = "invalid_policy"
 
 
+class NoEarlierPolicyError(PolicyError):
+    """There is no policy to go back to."""
+
+    status = HTTPStatus.CONFLICT
+    code = "no_earlier_policy"
+
+
+class LearnerActiveError(RouterError):
+    """Another learner is active."""
+
+    code = "learner_active"
+
+
 class TrainingDivergedError(RouterError):
     """Training was stopped because it diverged; nothing was published."""
 

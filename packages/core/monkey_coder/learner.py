@@ -1,1 +1,130 @@
-"""Composition root and loop of the learner process: the only way to torch."""
+"""The learner process: its composition root, and who may be active. Beside `train` the only way to torch.
+
+One learner of a deployment is active, by a lease; the others wait. What a learner knows is a function of the outcomes
+in the store, so one that is killed at any moment is replaced by one that reads them again and knows the same.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from monkey_coder.catalog.catalog import load_catalog
+from monkey_coder.catalog.table import ModelTable
+from monkey_coder.errors import LearnerActiveError, StoreUnavailableError
+from monkey_coder.heartbeat import LEASE, Heartbeat, LeaseLostError
+from monkey_coder.learning import Learning, StoppedError, Tell, Workshop
+from monkey_coder.live_catalog import stored_catalog
+from monkey_coder.policies import open_shelf
+from monkey_coder.quantum.learner_status import LearnerStatus
+from monkey_coder.quantum.log_training import LogOptions, LogTrainer
+from monkey_coder.settings import Settings
+
+LOWEST_PRIORITY: Final = 19
+
+
+@contextmanager
+def open_workshop(
+    settings: Settings, tell: Tell, stop: threading.Event, options: LogOptions, seed: int
+) -> Iterator[Workshop]:
+    """Build everything that the learner needs, and close it in the end.
+
+    Args:
+        settings: From the environment.
+        tell: Told what happens.
+        stop: Set when the process shall end.
+        options: How to learn.
+        seed: Of all randomness.
+
+    Raises:
+        CatalogError: The catalog cannot be used.
+        StoreFormatError: What is stored is damaged or foreign.
+        StoreUnavailableError: The store cannot be opened.
+    """
+    catalog = load_catalog(settings.catalog)
+    with open_shelf(settings, None) as (store, _):
+
+        def table() -> ModelTable:
+            return stored_catalog(store, catalog)[0].catalog.table()
+
+        def make_trainer() -> LogTrainer:
+            return LogTrainer(table(), options, seed, time.time)
+
+        yield Workshop(store, make_trainer, table, tell, stop, time.time, time.monotonic)
+
+
+def learn(workshop: Workshop, owner: str, *, once: bool = False) -> LearnerStatus | None:
+    """Learn until told to stop, or for one cycle; while another learner is active, wait.
+
+    Args:
+        workshop: With all that is needed.
+        owner: Name of this process.
+        once: Read what there is, train if there is enough new, judge, and return.
+
+    Returns:
+        How it stood in the end; None if this process never was the active learner.
+
+    Raises:
+        LearnerActiveError: `once`, and another learner is active.
+        StoreUnavailableError: `once`, and the store does not answer.
+    """
+    last, said = None, ""
+    while not workshop.stop.is_set():
+        try:
+            heart = Heartbeat(workshop.store, owner, workshop.now, workshop.clock)
+            if heart.acquire():
+                said = ""
+                with heart, suppress(StoppedError):
+                    Learning(workshop, heart).run(once=once)
+                last = heart.status
+                if once:
+                    break
+            else:
+                other = workshop.store.lease_owner(LEASE)
+                if once:
+                    raise LearnerActiveError(f"{other} is the active learner of this deployment; end it first")
+                said = _told(workshop, f"waiting: {other} is the active learner", said)
+        except LeaseLostError:
+            workshop.tell("another learner has taken over")
+        except StoreUnavailableError as error:
+            if once:
+                raise
+            said = _told(workshop, f"the store cannot be used just now: {error}", said)
+        workshop.stop.wait(workshop.options.look_s)
+    return last
+
+
+def _told(workshop: Workshop, text: str, before: str) -> str:
+    """Tell something, unless it was the last thing told."""
+    if text != before:
+        workshop.tell(text)
+    return text
+
+
+def log_options(least: int | None) -> LogOptions:
+    """How to learn; `least` new outcomes are enough to train, where it is given."""
+    return LogOptions() if least is None else LogOptions(least_fresh=least)
+
+
+def owner_name() -> str:
+    """A name that no other process has: host, process and a random part."""
+    return f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def yield_to_others() -> None:
+    """Give this process the lowest priority, and its arithmetic one thread: whoever routes goes first."""
+    import torch
+
+    torch.set_num_threads(1)
+    with suppress(RuntimeError):  # too late once torch has used its threads
+        torch.set_num_interop_threads(1)
+    os.nice(LOWEST_PRIORITY)
+    if hasattr(os, "SCHED_BATCH"):  # not on every system
+        with suppress(OSError):  # nor in every sandbox
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from monkey_coder.quantum.model_card import to_markdown
 from monkey_coder.quantum.policy_bundle import PolicyBundle
@@ -17,18 +18,21 @@ AGENT_FILE: Final = "agent.pt"
 """In a policy: what training goes on from, as plain tensors; serving never reads it."""
 
 
-def as_policy(trained: TrainedPolicy, now: datetime, *, plots: bool = True) -> tuple[PolicyBundle, dict[str, bytes]]:
+def as_policy(
+    trained: TrainedPolicy, now: datetime, *, plots: bool = True, about: Mapping[str, Any] | None = None
+) -> tuple[PolicyBundle, dict[str, bytes]]:
     """A trained policy as shelves take it.
 
     Args:
         trained: As training left it.
         now: Goes into the card.
         plots: Draw the plots of the card, which takes a second; they can be drawn from the card later.
+        about: What else the card shall say, as JSON values.
 
     Returns:
         The policy, and its further files by name.
     """
-    card = {**trained.card, "created": now.isoformat(timespec="seconds")}
+    card = {**trained.card, "created": now.isoformat(timespec="seconds"), **(about or {})}
     files = {"card.md": to_markdown(card).encode()}
     if plots:
         from monkey_coder.quantum.training_plots import draw_card  # here: matplotlib is heavy

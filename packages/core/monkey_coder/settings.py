@@ -43,10 +43,30 @@ class Settings(BaseModel):
         Field(description="How calls of one model are spread over its deployments."),
     ] = "weighted"
     explore: Annotated[bool, Field(description="Whether the engine may try other candidates to learn.")] = True
+    learn: Annotated[bool, Field(description="Whether `serve` starts a learner beside the web processes.")] = True
     max_body_bytes: Annotated[int, Field(ge=1024, description="Largest request body in bytes.")] = 1024 * 1024
     max_batch: Annotated[int, Field(ge=1, le=4096, description="Requests decided together.")] = 128
     max_queue: Annotated[int, Field(ge=1, description="Requests that may wait before further ones get 503.")] = 4096
     max_wait_s: Annotated[float, Field(gt=0.0, description="Seconds after which a waiting request gets 503.")] = 5.0
+    cache: Annotated[bool, Field(description="Whether decisions are cached.")] = True
+    cache_mb: Annotated[int, Field(ge=1, le=1_000_000, description="Megabytes of decisions kept in each process.")] = 64
+    cache_ttl_s: Annotated[
+        float, Field(gt=0.0, le=86_400.0, description="Longest life of a cached decision in seconds.")
+    ] = 600.0
+    cache_wait_ms: Annotated[
+        float, Field(gt=0.0, le=1000.0, description="Longest that a batch waits for a cache in Redis.")
+    ] = 5.0
+    cache_key: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9._-]{1,32}:(?:[0-9a-fA-F]{2}){16,64}$",
+            repr=False,
+            description="NAME:HEX, the secret of the cache; hosts that share a cache have the same.",
+        ),
+    ] = None
+    cache_check_rate: Annotated[
+        float, Field(ge=0.0, le=1.0, description="Share of hits that are decided again, to check them.")
+    ] = 0.001
     scrape_token: Annotated[
         str | None,
         Field(

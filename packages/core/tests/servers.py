@@ -59,9 +59,10 @@ def free_port() -> int:
 
 
 def environment(state_dir: Path, settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without settings of whoever runs the tests."""
+    """The environment without settings of whoever runs the tests; no learner, which few of them need."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MONKEY_CODER_")}
-    return kept | {"MONKEY_CODER_STATE_DIR": str(state_dir), "COLUMNS": "120"} | dict(settings or {})
+    ours = {"MONKEY_CODER_STATE_DIR": str(state_dir), "MONKEY_CODER_LEARN": "false", "COLUMNS": "120"}
+    return kept | ours | dict(settings or {})
 
 
 def command(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from monkey_coder import __version__
-from monkey_coder.commands import catalog, evaluate, keys, policy, route, serve, train
+from monkey_coder.commands import catalog, evaluate, keys, learn, policy, route, serve, train
 from monkey_coder.errors import (
     InvalidRequestError,
     NoEligibleModelError,
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.add_typer(catalog.app, name="catalog")
 app.command()(serve.serve)
 app.command()(route.route)
+app.command()(learn.learn)
 evaluate.register(app)
 app.command(cls=train.TrainCommand, epilog=train.EXAMPLES)(train.train)
 app.add_typer(policy.app, name="policy")

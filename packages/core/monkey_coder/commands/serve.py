@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from monkey_coder.bootstrap import deployment_secret, plugged_in_strategies
 from monkey_coder.catalog.catalog import load_catalog
 from monkey_coder.errors import SettingsError
 from monkey_coder.key_ring import FILE_NAME, KeyRing
+from monkey_coder.learner_child import learning_beside
 from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE
 from monkey_coder.settings import Settings
 from monkey_coder.storage.absence import open_or_do_without
@@ -41,9 +42,15 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Web processes.")] = 1,
     log_level: Annotated[LogLevel, typer.Option(help="How much the server says.")] = LogLevel.info,
+    learn: Annotated[
+        bool | None,
+        typer.Option("--learn/--no-learn", help="Start a learner beside; default: as MONKEY_CODER_LEARN says."),
+    ] = None,
 ) -> None:
     """Answer routing requests over HTTP until interrupted; requests in flight are finished first."""
-    given = {} if host is None else {"host": host}
+    given: dict[str, object] = {} if host is None else {"host": host}
+    if learn is not None:
+        given["learn"] = learn
     settings = Settings.from_environment(os.environ).model_copy(update=given)
     if not settings.on_loopback:
         settings.require_safe_address(keyed=has_keys(settings))
@@ -51,7 +58,7 @@ def serve(
     require_what_processes_open(settings)
     os.environ.update(settings.to_environment())  # worker processes read their settings there
     try:
-        with sharing_metrics(workers):
+        with sharing_metrics(workers), learning_beside(time.monotonic) if settings.learn else nullcontext():
             run(settings, port, workers, log_level)
     except SystemExit as end:  # uvicorn's own codes for a failed start
         raise typer.Exit(1 if end.code else 0) from end

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from monkey_coder.errors import PolicyError
+from monkey_coder.errors import NoEarlierPolicyError, PolicyError
 from monkey_coder.quantum.belief import Belief
 from monkey_coder.quantum.cost_model import CostModel
 from monkey_coder.quantum.outcome_memory import OutcomeMemory
@@ -196,7 +196,7 @@ def rollback(root: Path) -> int:
     """Go back to the policy that was in use before the current one, and return its number.
 
     Raises:
-        PolicyError: None was, or none of those is on disk any more.
+        NoEarlierPolicyError: None was, or none of those is on disk any more.
     """
     present = set(numbers(root))
     history = _history(root)
@@ -204,7 +204,7 @@ def rollback(root: Path) -> int:
     while earlier and (earlier[-1] not in present or earlier[-1] == history[-1]):
         earlier = earlier[:-1]
     if not earlier:
-        raise PolicyError("there is no earlier policy to go back to: choose one with `policy set NUMBER`")
+        raise NoEarlierPolicyError("there is no earlier policy to go back to: choose one with `policy set NUMBER`")
     _write_history(root, earlier)
     return earlier[-1]
 

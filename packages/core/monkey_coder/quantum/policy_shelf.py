@@ -10,13 +10,14 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
 
 from typing_extensions import override
 
-from monkey_coder.errors import PolicyError, StoreUnavailableError
+from monkey_coder.errors import NoEarlierPolicyError, PolicyError, StoreUnavailableError
 from monkey_coder.quantum import policy_bundle as bundles
 from monkey_coder.quantum.policy_blob import pack, unpack
 from monkey_coder.quantum.policy_bundle import PolicyBundle
@@ -119,7 +120,7 @@ class Shelf(Protocol):
         """Go back to the policy that served before the current one, and return its number.
 
         Raises:
-            PolicyError: None did, or none of those is kept any more.
+            NoEarlierPolicyError: None did, or none of those is kept any more.
         """
         ...
 
@@ -267,16 +268,24 @@ class StoreShelf(Shelf):
     @override
     def rollback(self, said: Said) -> int:
         for _ in range(_TRIES):
-            now, present = self._store.current_policy(), set(self.numbers())
-            earlier = self._served(now)[:-1]
-            while earlier and (earlier[-1] not in present or earlier[-1] == now):
-                earlier.pop()
-            if not earlier:
-                raise PolicyError("there is no earlier policy to go back to: choose one with `policy set NUMBER`")
-            target, stack = earlier[-1], list(earlier)
-            if target is not None and self._step(target, now, said, lambda _, stack=stack: stack):  # type: ignore[misc]
+            now = self._store.current_policy()
+            stack, target = self._earlier(now)
+            if target is None:
+                raise NoEarlierPolicyError(
+                    "there is no earlier policy to go back to: choose one with `policy set NUMBER`"
+                )
+            if self._step(target, now, said, partial(_always, stack)):
                 return target
         raise _contended()
+
+    def before(self) -> int | None:
+        """The number of the policy that `undo` would go back to; None: to no policy."""
+        return self._earlier(self._store.current_policy())[1]
+
+    def undo(self, number: int, said: Said) -> bool:
+        """Go back from a policy to the one before it, or to none; False when another one serves by now."""
+        stack, target = self._earlier(number)
+        return self._step(target, number, said, partial(_always, stack))
 
     def switches(self) -> Sequence[Switch]:
         """The latest changes of the serving policy, oldest first."""
@@ -306,9 +315,13 @@ class StoreShelf(Shelf):
                 break
         return True
 
-    def _served(self, now: int | None) -> list[int | None]:
-        """Numbers that served, the present one last."""
-        return _ending_with(self._history()[1]["served"], now)
+    def _earlier(self, now: int | None) -> tuple[list[int | None], int | None]:
+        """Numbers that served before the present one and are still kept, and the last of them."""
+        present = set(self.numbers())
+        earlier = _ending_with(self._history()[1]["served"], now)[:-1]
+        while earlier and (earlier[-1] not in present or earlier[-1] == now):
+            earlier.pop()
+        return earlier, earlier[-1] if earlier else None
 
     def _history(self) -> tuple[int, dict[str, Any]]:
         """Version and content of what is remembered. A process may have died between a change and its note."""
@@ -325,6 +338,10 @@ class StoreShelf(Shelf):
     def _absent(self, number: int) -> PolicyError:
         have = ", ".join(map(str, self.numbers())) or "none"
         return PolicyError(f"there is no policy {number} in {self.where}; there are: {have}")
+
+
+def _always(stack: list[int | None], _: list[int | None]) -> list[int | None]:
+    return stack
 
 
 def _ending_with(served: list[int | None], now: int | None) -> list[int | None]:

@@ -89,6 +89,7 @@ def engine(
     source: Path | None = None,
     python_path: Sequence[Path] = (),
     cpu: int | None = None,
+    learn: bool = False,
 ) -> Iterator[Subject]:
     """Serve the engine.
 
@@ -99,9 +100,12 @@ def engine(
         source: Another checkout, whose code is to run; None: this one.
         python_path: Further places to import from.
         cpu: The one core it may use; None: any.
+        learn: Whether a learner runs beside it.
     """
     paths = [(source or ROOT) / "packages" / "core", *python_path]
     command = ["-m", "monkey_coder.cli", "serve", "--workers", str(workers), "--port"]
+    if not learn and (paths[0] / "monkey_coder" / "learner_child.py").exists():  # older code knows no learner
+        command.insert(3, "--no-learn")
     with (
         TemporaryDirectory() as state,
         _serving(name, command, {"MONKEY_CODER_STATE_DIR": state, **(settings or {})}, paths, cpu, workers) as subject,

@@ -1,0 +1,79 @@
+"""`monkey-coder learn`: the learner process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Annotated
+
+import typer
+
+from monkey_coder.settings import Settings
+
+_LAST_WORDS_S = 5.0
+"""How long a learner whose parent is gone may take to end: nothing is lost if it is cut off."""
+
+
+def learn(
+    once: Annotated[
+        bool, typer.Option("--once", help="One cycle: read what there is, train if there is enough new, and end.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+    least: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="New outcomes that are enough to train; default 200.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    owner: Annotated[str | None, typer.Option(hidden=True)] = None,
+    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
+) -> None:
+    """Learn from the outcomes in the store, and publish policies that are not worse than the one that serves.
+
+    One learner of a deployment is active; others wait for its end. `serve` starts one, unless told --no-learn.
+    """
+    from monkey_coder.learner import (  # torch takes seconds to import, and other commands do without it
+        learn as run,
+    )
+    from monkey_coder.learner import log_options, open_workshop, owner_name, yield_to_others
+
+    settings = Settings.from_environment(os.environ)
+    stop = threading.Event()
+    _end_when_told(stop)
+    if until_eof:
+        threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
+    logging.basicConfig(level=logging.WARNING, format="learner: %(levelname)s: %(message)s")
+
+    def tell(text: str) -> None:
+        line = json.dumps({"at": time.time(), "said": text}) if as_json else f"learner: {text}"
+        typer.echo(line, err=until_eof)
+
+    yield_to_others()
+    with open_workshop(settings, tell, stop, log_options(least), seed) as workshop:
+        status = run(workshop, owner or owner_name(), once=once)
+    if once and as_json and status is not None:
+        typer.echo(status.model_dump_json())
+
+
+def _end_when_told(stop: threading.Event) -> None:
+    """End at the next step when signalled, and at once when signalled again: it may be killed at any moment."""
+
+    def end(number: int, _: object) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+
+
+def _end_with_parent(stop: threading.Event) -> None:
+    """End when standard input does: its other end is the parent's, and goes with it however it dies."""
+    while sys.stdin.buffer.read(1):
+        pass
+    stop.set()
+    time.sleep(_LAST_WORDS_S)
+    os._exit(0)
