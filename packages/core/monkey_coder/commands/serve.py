@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Annotated
 
 import typer
 import uvicorn
+from typing_extensions import override
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
 from monkey_coder.bootstrap import deployment_secret, plugged_in_strategies
 from monkey_coder.catalog.catalog import load_catalog
@@ -70,7 +75,7 @@ def run(settings: Settings, port: int, workers: int, log_level: LogLevel) -> Non
     Raises:
         SystemExit: The server could not start.
     """
-    uvicorn.run(
+    config = uvicorn.Config(
         "monkey_coder.app.main:create_app_from_environment",
         factory=True,
         host=settings.host,
@@ -82,10 +87,31 @@ def run(settings: Settings, port: int, workers: int, log_level: LogLevel) -> Non
         access_log=False,
         backlog=4096,
         timeout_graceful_shutdown=10,
-        proxy_headers=False,  # nothing here asks where a request came from
         server_header=False,
         date_header=False,
     )
+    if workers > 1:
+        supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+        supervisor.run()
+        failed = any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
+    else:
+        server = ImpatientServer(config)
+        with suppress(KeyboardInterrupt):  # raised once more after all requests were answered
+            server.run()
+        failed = not server.started
+    if failed:
+        raise SystemExit(STARTUP_FAILURE)
+
+
+class ImpatientServer(uvicorn.Server):
+    """Ends at once when it is interrupted a second time, without a word about every request that this cuts off."""
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note a signal: the first one asks to finish what was begun."""
+        if self.should_exit and sig == signal.SIGINT:
+            os._exit(128 + sig)
+        super().handle_exit(sig, frame)
 
 
 @contextmanager
