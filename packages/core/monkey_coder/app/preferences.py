@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
@@ -30,10 +30,15 @@ class StoredPreferences(BaseModel):
 
     key: Annotated[str, Field(description="Id of the API key.")]
     name: Annotated[str, Field(description="Of the API key.")]
-    preferences: Annotated[dict[str, Any] | None, Field(description="As stored: what is absent was left open.")]
+    preferences: Annotated[
+        dict[str, float | None] | None, Field(description="As stored: what is absent was left open.")
+    ]
     learned: Annotated[LearnedValue | None, Field(description="What the key's own choices say, if enough.")]
     use_learned: Annotated[bool, Field(description="Whether an operator lets `learned` fill what is left open.")]
-    applied: Annotated[Preferences, Field(description="What holds for a request that says nothing.")]
+    applied: Annotated[
+        dict[str, float | None],
+        Field(description="What holds for a request that says nothing; the weights or value_usd."),
+    ]
 
 
 def _engine(request: Request) -> Engine:
@@ -70,12 +75,13 @@ def store_preferences(wanted: PreferencesRequest, key_id: KeyId, engine: Running
 
 
 def _shown(key: ApiKey) -> StoredPreferences:
-    stored = key.preferences
+    stored, applied = key.preferences, key.defaults or Preferences()
+    unused = set() if applied.value_usd is None else {"quality", "cost", "latency"}
     return StoredPreferences(
         key=key.id,
         name=key.name,
         preferences=None if stored is None else stored.model_dump(exclude_unset=True),
         learned=key.learned,
         use_learned=key.use_learned,
-        applied=key.defaults or Preferences(),
+        applied=applied.model_dump(exclude=unused),
     )
