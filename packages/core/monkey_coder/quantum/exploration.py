@@ -3,6 +3,10 @@
 With probability epsilon another candidate takes the first place, drawn from the collapsed scores (a softmax
 over utilities). Only candidates that passed every gate and the quality floor can be drawn, and only for
 requests that allow it.
+
+Where models are known unequally well, those with fewer outcomes may be given the benefit of the doubt (optimism in the
+face of uncertainty: Lai & Robbins 1985; Auer et al. 2002): one whose optimistic utility is the highest takes the place
+of the winner, if that won by its utility. Nothing about that is random, so propensities stay what they are.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ def explore(
     drawable: BoolArray,
     epsilon: FloatArray,
     rng: np.random.Generator,
+    optimism: FloatArray | None = None,
 ) -> Served:
     """Serve the winner, or now and then another candidate.
 
@@ -53,11 +58,16 @@ def explore(
         drawable: (B, M) candidates that may be served instead.
         epsilon: (B,) probability of exploring; 0 for requests that opted out.
         rng: Source of randomness; it is not used when every epsilon is 0.
+        optimism: (M,) utility that each model is given beyond its own for want of outcomes; None: none. Requests that
+            opted out of exploring opted out of this as well.
 
     Returns:
         The model served in each row with the whole distribution behind it.
     """
     rows = np.arange(len(winner))
+    decided = winner
+    if optimism is not None:
+        winner = np.where(epsilon > 0, _hopeful(winner, utility, drawable, optimism), winner)
     distribution: FloatArray = np.zeros(utility.shape, dtype=np.float32)
     distribution[rows, winner] = 1.0
     if not (epsilon > 0).any():
@@ -77,4 +87,18 @@ def explore(
     # Rounding may carry the draw past the last candidate that has a share.
     last = utility.shape[1] - 1 - np.argmax((share > 0)[:, ::-1], axis=1)
     column = np.where(explored, np.minimum(drawn, last), winner)
-    return Served(column, explored, distribution)
+    return Served(column, column != decided, distribution)
+
+
+def _hopeful(winner: IntArray, utility: FloatArray, drawable: BoolArray, optimism: FloatArray) -> IntArray:
+    """(B,) the candidate of the highest optimistic utility, where the winner has the highest utility; else the winner.
+
+    A winner that does not won for another reason, such as a quality floor.
+    """
+    rows = np.arange(len(winner))
+    open_models = drawable.copy()
+    open_models[rows, winner] = True
+    best = np.where(open_models, utility, -np.inf).max(axis=1)
+    hoped = np.where(open_models, utility + optimism, -np.inf)
+    better = (utility[rows, winner] >= best) & (hoped.max(axis=1) > hoped[rows, winner])
+    return np.where(better, hoped.argmax(axis=1), winner)

@@ -12,7 +12,8 @@ from monkey_coder.catalog.named_models import require_known_models
 from monkey_coder.core.complexity import analyse, estimate_tokens
 from monkey_coder.errors import UnknownStrategyError
 from monkey_coder.models import RouteRequest, TaskAnalysis
-from monkey_coder.ports import ACCEPTED, REJECTED, RouteBatch, TextEmbedder
+from monkey_coder.ports import ACCEPTED, REJECTED, FloatArray, IntArray, RouteBatch, TextEmbedder
+from monkey_coder.quantum.budget_pacing import paced_weights
 from monkey_coder.quantum.gates import Gated, apply_gates
 from monkey_coder.quantum.reward import reference_weights, references
 from monkey_coder.quantum.snapshot import EngineSnapshot
@@ -81,6 +82,7 @@ def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder
     cost_ref, latency_ref = references(gated.cost_usd, table.latency_s, candidates)
     preferences = [request.preferences for request in requests]
     cost_weight, latency_weight = reference_weights(preferences, cost_ref, latency_ref)
+    cost_weight = paced_weights(preferences, cost_weight, snapshot.pace)
     prompts = [request.request.prompt for request in requests]
     facts = RequestFacts(
         embedding=embedder.embed(prompts),
@@ -97,9 +99,11 @@ def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder
         quality_floor=np.array([p.quality_floor or 0.0 for p in preferences], dtype=np.float32),
     )
     task = task_indices(analyses)
+    state = encode_states(facts, table)
+    success, cost_usd = _expectations(snapshot, state, task, gated.cost_usd)
     batch = RouteBatch(
         table=table,
-        state=encode_states(facts, table),
+        state=state,
         embedding=facts.embedding,
         model_features=snapshot.model_features,
         task=task,
@@ -107,15 +111,29 @@ def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder
         candidates=candidates,
         attempts=attempts,
         attempts_left=np.array([attempts_left(r, snapshot.max_attempts) for r in requests], dtype=np.int64),
-        success=table.success[task],
+        success=success,
         evidence=table.evidence[task],
-        cost_usd=gated.cost_usd.astype(np.float32),
+        cost_usd=cost_usd,
         latency_s=np.repeat(table.latency_s[None, :], len(requests), axis=0),
         cost_weight=cost_weight,
         latency_weight=latency_weight,
         quality_floor=facts.quality_floor,
     )
     return Prepared(requests, analyses, gated, batch)
+
+
+def _expectations(
+    snapshot: EngineSnapshot, state: FloatArray, task: IntArray, cost_usd: NDArray[np.float64]
+) -> tuple[FloatArray, FloatArray]:
+    """(B, M) P(success) and (B, M) expected cost: as outcomes taught, or as the table says while there are none.
+
+    A trained policy foretells costs itself, from the table's.
+    """
+    table = snapshot.table
+    if snapshot.estimate is None:
+        return table.success[task], cost_usd.astype(np.float32)
+    success, learned_usd = snapshot.estimate.of(table).expect(state, task, cost_usd)
+    return success, learned_usd if snapshot.policy_version is None else cost_usd.astype(np.float32)
 
 
 def attempts_left(request: RouteRequest, max_attempts: int) -> int:

@@ -11,6 +11,8 @@ from types import MappingProxyType
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.models import TASK_TYPES, CollapseName
 from monkey_coder.ports import FloatArray, Strategy
+from monkey_coder.quantum.budget_pacing import Pace
+from monkey_coder.quantum.online_model import LiveEstimate
 from monkey_coder.quantum.state_encoder import encode_models
 
 DEFAULT_EPSILON = 0.02
@@ -32,6 +34,8 @@ class EngineSnapshot:
         policy_version: Number of the policy that the DQN strategy serves; None while there is none.
         config_version: Number of the configuration.
         catalog_version: Of the models: grows with each change of the catalog at run time, 1 before the first.
+        estimate: What outcomes taught of each model's success and cost, request by request; None before the first.
+        pace: The price of money that keeps spend at its target; None without a target.
     """
 
     table: ModelTable
@@ -47,6 +51,8 @@ class EngineSnapshot:
     policy_version: int | None = None
     config_version: int = 1
     catalog_version: int = 1
+    estimate: LiveEstimate | None = None
+    pace: Pace | None = None
 
     @cached_property
     def model_features(self) -> FloatArray:
