@@ -215,7 +215,8 @@ class QuantumRoutingManager:
             dtype=np.float32,
         )
         first = ranking.order[:, 0]
-        served = explore(first, ranking.utility, acceptable, np.where(first == last, 0.0, epsilon), self.rng)
+        hope = None if snapshot.estimate is None else snapshot.estimate.of(batch.table).optimism
+        served = explore(first, ranking.utility, acceptable, np.where(first == last, 0.0, epsilon), self.rng, hope)
         for session, column in zip(sessions, served.column.tolist(), strict=True):
             if session:
                 self.sessions.use(session, batch.table.refs[column])
