@@ -238,12 +238,14 @@ class OutcomeEvent:
         model: Ref of the model that answered.
         score: What came of it, 0..1; None where nothing was said about quality.
         cost_usd: What it cost; None where that was not said.
+        origin: Id of the decision that was made: the reported one, or the one that it repeats.
     """
 
     report: str
     model: str
     score: float | None
     cost_usd: float | None
+    origin: str = ""
 
 
 class OutcomeListener(Protocol):

@@ -24,7 +24,9 @@ from monkey_coder.models import TASK_TYPES, OverrideRequest, TaskType
 from monkey_coder.ports import Clock, DecisionEvent, OutcomeEvent, OutcomeListener
 from monkey_coder.quantum.capability_profiler import Observation, Profiles
 from monkey_coder.quantum.decision_record import decode
+from monkey_coder.quantum.live_learning import LiveLearner
 from monkey_coder.quantum.outcome_record import DECIDED_MODEL, OutcomeRecord
+from monkey_coder.quantum.outlook import Outlook
 from monkey_coder.quantum.performance_monitor import PerformanceMonitor
 from monkey_coder.quantum.provider_manager import Override, ProviderManager
 from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
@@ -69,17 +71,24 @@ class DecisionFacts:
         task: Task type.
         served: Ref of the decided model.
         opinions: Each strategy's first choice; None where it had no opinion.
+        origin: Id of the decision, or of the one that it repeats.
+        outlook: What was foreseen; None where the heuristic or the cache answered.
     """
 
     task: TaskType
     served: str
     opinions: Mapping[str, str | None]
+    origin: str = ""
+    outlook: Outlook | None = None
 
     @classmethod
-    def of(cls, task: TaskType, answer: Mapping[str, Any]) -> Self:
-        """From an answer in contract form."""
+    def of(
+        cls, task: TaskType, answer: Mapping[str, Any], same_as: str | None = None, outlook: Outlook | None = None
+    ) -> Self:
+        """From an answer in contract form, the id of the decision that it repeats, and what was foreseen."""
         opinions = {thread["strategy"]: thread["model"] for thread in answer["thread_results"]}
-        return cls(task, f"{answer['provider']}/{answer['model']}", opinions)
+        ref = f"{answer['provider']}/{answer['model']}"
+        return cls(task, ref, opinions, same_as or answer["decision_id"], outlook)
 
 
 class RecentDecisions:
@@ -97,7 +106,12 @@ class RecentDecisions:
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
         """Take note of the decisions of one batch."""
         found = [
-            (event.answer["decision_id"], DecisionFacts.of(task, event.answer))
+            (
+                event.answer["decision_id"],
+                DecisionFacts.of(
+                    task, event.answer, event.reuse.origin if event.reuse else None, Outlook.of_event(event)
+                ),
+            )
             for event in events
             for task in _tasks(event)
         ]
@@ -136,11 +150,13 @@ class Learners:
         profiles: What each model can do.
         providers: What can be had.
         monitor: How each strategy is doing.
+        live: What decisions rest on, request by request; None: they rest on the profiles alone.
     """
 
     profiles: Profiles
     providers: ProviderManager
     monitor: PerformanceMonitor
+    live: LiveLearner | None = None
 
 
 class OutcomeFollower:
@@ -230,8 +246,11 @@ class OutcomeFollower:
         if self._dirty:
             self._dirty = False
             table = replace(self._learners.profiles.table(self._base), available=available)
-            reliability = self._reliability(live)
-            self._live.update(lambda now: replace(now, table=table, reliability=reliability))
+            changes: dict[str, Any] = {"table": table, "reliability": self._reliability(live)}
+            if self._learners.live is not None:
+                learned = self._learners.live.learned(self._base)
+                changes |= {"estimate": learned.estimate, "pace": learned.pace}
+            self._live.update(lambda now: replace(now, **changes))
         elif (available != live.table.available).any():
             self.publish_availability()
 
@@ -342,13 +361,13 @@ class OutcomeFollower:
         self._latest[identity] = row.occurred_at
         if len(self._latest) > self.options.remembered:
             self._latest.popitem(last=False)
-        self._learn(identity, model, record, decision)
+        self._learn(identity, model, record, decision, further=known is not None)
         if known is None:  # breakers and windows look at the first word on each call
             decided_at = self._issued_at(row.decision_id) or record.received_at
             self._learners.providers.on_outcome(model, record.error_type, decided_at, record.received_at)
             if record.score is not None:
                 self._learners.monitor.on_outcome(decision.opinions, model, record.score)
-            self._joined.append(OutcomeEvent(row.identity, model, record.score, record.cost_usd))
+            self._joined.append(OutcomeEvent(row.identity, model, record.score, record.cost_usd, decision.origin))
         self._dirty = True
         return True
 
@@ -362,9 +381,11 @@ class OutcomeFollower:
         if payload is None:
             return None
         record = decode(payload)
-        return DecisionFacts.of(record.task, record.answer)
+        return DecisionFacts.of(record.task, record.answer, record.same_as, Outlook.of_record(record))
 
-    def _learn(self, identity: str, model: str, record: OutcomeRecord, decision: DecisionFacts) -> None:
+    def _learn(
+        self, identity: str, model: str, record: OutcomeRecord, decision: DecisionFacts, *, further: bool
+    ) -> None:
         answered = record.error_type is None
         self._learners.profiles.learn(
             identity,
@@ -377,6 +398,14 @@ class OutcomeFollower:
                 reporter=record.reporter,
             ),
         )
+        live, outlook = self._learners.live, decision.outlook
+        if live is None:
+            return
+        if outlook is None:
+            repeated = self.recent.get(decision.origin) or self._logged(decision.origin)
+            outlook = None if repeated is None else repeated.outlook
+        if outlook is not None:
+            live.learn(identity, model, record, decision.task, outlook, self._base, further=further)
 
     def _available(self, snapshot: EngineSnapshot) -> ModelTable:
         available = self._base.available & self._learners.providers.available(self._base.refs)
