@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
+from uuid import uuid4
 
 import numpy as np
 
@@ -16,7 +17,10 @@ from monkey_coder.catalog.catalog import Catalog
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.live_catalog import CatalogWatch
 from monkey_coder.ports import Clock
+from monkey_coder.probe_permits import ProbePermits
+from monkey_coder.quantum.budget_pacing import BudgetPacer
 from monkey_coder.quantum.capability_profiler import Profiles
+from monkey_coder.quantum.live_learning import LiveLearner
 from monkey_coder.quantum.performance_monitor import PerformanceMonitor
 from monkey_coder.quantum.provider_manager import ProviderManager
 from monkey_coder.quantum.selection_learning import Learners, OutcomeFollower
@@ -52,6 +56,7 @@ def follow(
     wall_clock: Callable[[], float] = time.time,
     clock: Clock = time.monotonic,
     rng: np.random.Generator | None = None,
+    target_usd: float | None = None,
 ) -> Following:
     """Build it; nothing is read yet.
 
@@ -65,6 +70,7 @@ def follow(
         wall_clock: Seconds since 1970.
         clock: For pauses.
         rng: For the jitter of breakers; None: a fresh one.
+        target_usd: USD a task that spend shall be kept at; None: there is no target.
     """
     watch = CatalogWatch(store, catalog)
     table = live().table
@@ -74,8 +80,11 @@ def follow(
         rng or np.random.default_rng(),
         on_exhausted=lambda: follower.publish_availability(),
     )
-    learners = Learners(Profiles(), providers, monitor)
-    follower = OutcomeFollower(store, table, learners, live, issued_at, wall_clock, clock, watches=(watch.look,))
+    permits = ProbePermits(store, providers, uuid4().hex, clock)
+    pacer = None if target_usd is None else BudgetPacer(target_usd)
+    learners = Learners(Profiles(), providers, monitor, LiveLearner(pacer))
+    watches = (watch.look, permits.look)
+    follower = OutcomeFollower(store, table, learners, live, issued_at, wall_clock, clock, watches=watches)
     watch.publish = lambda now, version: follower.rebase(
         now.table(), lambda snapshot: rebound(replace(snapshot, catalog_version=version))
     )

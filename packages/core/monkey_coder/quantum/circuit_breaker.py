@@ -79,6 +79,10 @@ class CircuitBreaker:
             case "half_open":
                 return self._probes(now) > 0
 
+    def probing(self, now: float) -> bool:
+        """Whether probes are out that nobody reported about yet."""
+        return self._probes(now) < self.options.probes
+
     def note_decision(self, now: float) -> None:
         """Note a decision for it; while half-open it counts as a probe."""
         if self.state(now) == "half_open":

@@ -1,13 +1,14 @@
 """Which providers and models can be had (T2.3.2): circuit breakers fed by feedback, and what operators override.
 
-Every web process folds the same stream of outcomes, and so comes to the same breakers without asking anybody. What an
-operator sets comes in from the store and is held above the breakers.
+Every web process folds the same stream of outcomes, and so comes to the same breakers without asking anybody. What it
+cannot know alone it is told: which providers it may send probes to, which ones active checks do not reach, and what an
+operator set, which is above the rest.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -54,6 +55,7 @@ class ProviderReport:
         available: Whether decisions may go there, all told.
         override: What an operator set.
         last_error: Type of the latest error; None when there was none since this process began to follow.
+        healthy: False while active checks do not reach it; True without such checks.
         models: Breakers of its models.
     """
 
@@ -61,6 +63,7 @@ class ProviderReport:
     available: bool
     override: Override
     last_error: str | None
+    healthy: bool
     models: tuple[BreakerReport, ...]
 
 
@@ -96,6 +99,8 @@ class ProviderManager:
         self._last_error: dict[str, str] = {}
         self._models: dict[str, CircuitBreaker] = {}
         self._providers: dict[str, CircuitBreaker] = {}
+        self._permitted: frozenset[str] | None = None
+        self._unhealthy: frozenset[str] = frozenset()
         self._troubled = False  # whether any breaker is not closed: spares the request path a look at them
         self.watch(refs)
 
@@ -152,6 +157,28 @@ class ProviderManager:
         if exhausted:
             self._on_exhausted()
 
+    def half_open(self) -> dict[str, bool]:
+        """Providers where a breaker would let probes through now, each with whether this process has some out."""
+        if not self._troubled:
+            return {}
+        now = self._now()
+        with self._lock:
+            found: dict[str, bool] = {}
+            for name, breaker in (*self._providers.items(), *self._models.items()):
+                if breaker.state(now) == "half_open":
+                    found[_provider(name)] = found.get(_provider(name), False) or breaker.probing(now)
+            return found
+
+    def permit_probes(self, names: Collection[str] | None) -> None:
+        """Say which providers this process may send probes to; None, as in the beginning: all."""
+        with self._lock:
+            self._permitted = None if names is None else frozenset(names)
+
+    def unhealthy(self, names: Collection[str]) -> None:
+        """Replace the set of providers that active checks do not reach; only an operator can let decisions go there."""
+        with self._lock:
+            self._unhealthy = frozenset(names)
+
     def override(self, states: Mapping[str, Override]) -> None:
         """Replace all that operators set, by provider; what is absent is automatic."""
         with self._lock:
@@ -178,6 +205,7 @@ class ProviderManager:
                     self._provider_available(name, now),
                     self._overrides.get(name, "auto"),
                     self._last_error.get(name),
+                    name not in self._unhealthy,
                     tuple(_report(ref, self._models[ref], now) for ref in self._refs if _provider(ref) == name),
                 )
                 for name, breaker in self._providers.items()
@@ -193,12 +221,18 @@ class ProviderManager:
             case "available":
                 return True
             case _:
-                return self._providers[name].allows(now)
+                return name not in self._unhealthy and self._lets_through(name, self._providers[name], now)
 
     def _model_available(self, ref: str, providers: Mapping[str, bool], now: float) -> bool:
         name = _provider(ref)
         forced = self._overrides.get(name) == "available"
-        return providers.get(name, True) and (forced or ref not in self._models or self._models[ref].allows(now))
+        return providers.get(name, True) and (
+            forced or ref not in self._models or self._lets_through(ref, self._models[ref], now)
+        )
+
+    def _lets_through(self, name: str, breaker: CircuitBreaker, now: float) -> bool:
+        barred = self._permitted is not None and _provider(name) not in self._permitted
+        return breaker.allows(now) and not (barred and breaker.state(now) == "half_open")
 
 
 def _provider(ref: str) -> str:
