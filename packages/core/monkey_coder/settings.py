@@ -43,6 +43,9 @@ class Settings(BaseModel):
         Field(description="How calls of one model are spread over its deployments."),
     ] = "weighted"
     explore: Annotated[bool, Field(description="Whether the engine may try other candidates to learn.")] = True
+    target_usd_per_task: Annotated[
+        float | None, Field(gt=0.0, description="USD a task that spend is kept at; none: as callers weigh cost.")
+    ] = None
     learn: Annotated[bool, Field(description="Whether `serve` starts a learner beside the web processes.")] = True
     max_body_bytes: Annotated[int, Field(ge=1024, description="Largest request body in bytes.")] = 1024 * 1024
     max_batch: Annotated[int, Field(ge=1, le=4096, description="Requests decided together.")] = 128
