@@ -117,7 +117,7 @@ class MemoryStrategy:
         if self.policy is not None:
             cost_usd = self.policy.cost_usd(batch)
             noise = self.policy.parts.noise
-            expected = self.policy.success.estimate(batch.state, batch.embedding, batch.success).prior
+            expected = self.policy.success.prior(batch.state, batch.embedding, batch.success)
         layout = StateLayout(batch.embedding.shape[1])
         marks = batch.state[:, layout.marks : layout.task]
         recall = self.memory.recall(batch.embedding, marks, batch.table.refs, expected, rejected, noise)

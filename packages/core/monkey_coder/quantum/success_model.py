@@ -232,6 +232,14 @@ class BoundSuccessModel:
         """(M,) whether training knew the model."""
         return self.slots >= 0
 
+    def prior(self, state: FloatArray, embedding: FloatArray, table_success: FloatArray) -> FloatArray:
+        """(B, M) the `prior` of `estimate` alone, in a fraction of its time; arguments as there."""
+        model = self.model
+        features = model.features(embedding, state[:, model.dimensions : model.dimensions + MARKS])
+        prior: FloatArray = model.family_probability(features) @ model.family_success
+        prior[model.is_far(features)] = model.mean
+        return np.where(self.known, prior[:, self.slots], table_success)
+
     def estimate(self, state: FloatArray, embedding: FloatArray, table_success: FloatArray) -> SuccessEstimate:
         """Judge every model of the table for every request.
 

@@ -69,6 +69,16 @@ def test_the_order_of_a_table_and_models_it_lacks_change_no_estimate(model) -> N
     np.testing.assert_array_equal(some.deviations, whole.deviations)
 
 
+def test_the_prior_can_be_had_without_the_rest(model) -> None:
+    declared = np.full((len(TEST.state), len(KNOWN) + 1), 0.3, np.float32)
+    state, embedding = TEST.state.copy(), TEST.embedding.copy()
+    state[0], embedding[0] = 3.0, -embedding[0]  # far from all that was seen
+    bound = model.bind((*KNOWN[1:], NEW, KNOWN[0]))
+    whole = bound.estimate(state, embedding, declared)
+    assert whole.far[0]
+    np.testing.assert_allclose(bound.prior(state, embedding, declared), whole.prior, rtol=1e-6)
+
+
 def test_a_table_of_strangers_alone_can_be_judged(model) -> None:
     found = judge(model, ("other/a", "other/b"), declared=0.7)
     assert found.success.shape == (1500, 2)
