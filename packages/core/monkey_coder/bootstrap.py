@@ -19,16 +19,16 @@ from types import MappingProxyType
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from monkey_coder.caching import Caching, caching
 from monkey_coder.catalog.catalog import Catalog, load_catalog
 from monkey_coder.core.routing import AdvancedRouter
-from monkey_coder.errors import RouterError, SettingsError
+from monkey_coder.errors import SettingsError
 from monkey_coder.following import Following, follow, running
 from monkey_coder.key_ring import FILE_NAME as KEY_FILE
 from monkey_coder.key_ring import KeyRing, following_keys
-from monkey_coder.models import TASK_TYPES, ExecuteRequest, RouteRequest
+from monkey_coder.models import TASK_TYPES, ExecuteRequest, QuantumOptions, RouteRequest
 from monkey_coder.policies import PolicyWatch, watching
 from monkey_coder.ports import DecisionListener, Strategy
-from monkey_coder.quantum.answers import Answer
 from monkey_coder.quantum.batching import Batcher
 from monkey_coder.quantum.decision_log import DecisionLog
 from monkey_coder.quantum.decision_traces import tracing
@@ -43,6 +43,7 @@ from monkey_coder.quantum.performance_monitor import Alert, PerformanceMonitor
 from monkey_coder.quantum.policy_shelf import StoreShelf
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.reward import worth
+from monkey_coder.quantum.routing_cache import Asked, Reply
 from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.thread_manager import ThreadManager
@@ -99,14 +100,16 @@ class Engine(Core):
     """The same with a batcher in front, for an event loop, and with what outlives the process.
 
     Attributes:
-        batcher: Decides off the event loop.
+        caching: Gives decisions again.
+        batcher: Decides off the event loop what is not cached.
         store: Shared by all processes of the deployment; its methods may wait, so call them from a thread.
         writer: Writes to it in the background.
         following: Learns from the outcomes in it.
         keys: Who may call.
     """
 
-    batcher: Batcher[RouteRequest, Answer | RouterError]
+    caching: Caching
+    batcher: Batcher[Asked | RouteRequest, Reply]
     store: Store
     writer: BackgroundWriter
     following: Following
@@ -224,7 +227,13 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         stack.callback(writer.close, LAST_WRITES_S)
         core = stack.enter_context(open_core(settings, [DecisionLog(writer.put, time.time)], store))
         following = follow(
-            store, core.live, core.catalog, core.monitor, core.manager.ids.issued_at, core.policies.rebound
+            store,
+            core.live,
+            core.catalog,
+            core.monitor,
+            core.manager.ids.issued_at,
+            core.policies.rebound,
+            target_usd=settings.target_usd_per_task,
         )
         traces = stack.enter_context(tracing(os.environ))
         core.manager.listeners = (*core.manager.listeners, following.providers, following.follower.recent, *traces)
@@ -235,8 +244,20 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         await stack.enter_async_context(watching(core.policies, loader))
         executor = ThreadPoolExecutor(1, thread_name_prefix="decide")
         stack.callback(executor.shutdown)
-        batcher: Batcher[RouteRequest, Answer | RouterError] = Batcher(
-            partial(decide_and_say, core.manager.decide, health),
+        # Hits are no work of the strategies: their monitor is not told of them.
+        heard = tuple(each for each in core.manager.listeners if each is not core.monitor)
+        cache = await stack.enter_async_context(
+            caching(
+                settings,
+                core.manager,
+                deployment_secret(settings.state_dir),
+                lambda: ("store",) if health.failing else (),
+                lambda: heard,
+                core.metrics.on_cache,
+            )
+        )
+        batcher: Batcher[Asked | RouteRequest, Reply] = Batcher(
+            partial(decide_and_say, cache.cache.decide, health),
             executor,
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
@@ -248,24 +269,29 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         stack.callback(batching.cancel)
         await batcher.submit(_WARM_UP)
         of_core = {field.name: getattr(core, field.name) for field in fields(core)}
-        yield Engine(**of_core, batcher=batcher, store=store, writer=writer, following=following, keys=keys)
+        yield Engine(
+            **of_core, caching=cache, batcher=batcher, store=store, writer=writer, following=following, keys=keys
+        )
 
 
 def decide_and_say(
-    decide: Callable[[Sequence[RouteRequest]], list[Answer | RouterError]],
+    decide: Callable[[Sequence[Asked | RouteRequest]], list[Reply]],
     health: StoreHealth,
-    requests: Sequence[RouteRequest],
-) -> list[Answer | RouterError]:
-    """Decide a batch; while the store is failing, every answer says so."""
+    requests: Sequence[Asked | RouteRequest],
+) -> list[Reply]:
+    """Decide a batch; while the store is failing, every answer says so, those from the cache by themselves."""
     answers = decide(requests)
     if health.failing:
         for answer in answers:
-            if not isinstance(answer, RouterError):
+            if isinstance(answer, dict):
                 answer["degraded"] = [*answer["degraded"], "store"]
     return answers
 
 
-_WARM_UP = RouteRequest(request=ExecuteRequest(prompt="Warm up: load what the first request would wait for."))
+_WARM_UP = RouteRequest(
+    request=ExecuteRequest(prompt="Warm up: load what the first request would wait for."),
+    quantum_config=QuantumOptions(cache="bypass"),
+)
 
 
 def deployment_secret(state_dir: Path) -> bytes:

@@ -299,7 +299,7 @@ def series(client: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]],
 
 def test_metrics_count_what_happens(client: httpx.Client) -> None:
     before = series(client)
-    answer = ask(client)
+    answer = ask(client, request={"prompt": "Count this one"})
     ask(client, "/v1/route")
     client.post(ROUTE, content=b"{")
     client.post("/v1/route", content=b"{")

@@ -20,8 +20,8 @@ from contract import ROUTE
 
 from monkey_coder.app.main import create_app
 from monkey_coder.bootstrap import Engine, open_engine
-from monkey_coder.models import RouteRequest
 from monkey_coder.quantum.batching import Batcher
+from monkey_coder.quantum.routing_cache import Asked
 from monkey_coder.settings import Settings
 
 PATIENCE_S = 30.0
@@ -94,10 +94,10 @@ async def house(state_dir: Path, **settings: Any) -> AsyncIterator[House]:
     async def held(_: Settings) -> AsyncIterator[Engine]:
         async with open_engine(chosen) as engine:
 
-            def decide(requests: Sequence[RouteRequest]) -> Sequence[Any]:
+            def decide(batch: Sequence[Asked]) -> Sequence[Any]:
                 release.wait(PATIENCE_S)
-                decided.extend(request.request.prompt for request in requests)
-                return engine.manager.decide(requests)
+                decided.extend(asked.request.request.prompt for asked in batch)
+                return engine.caching.cache.decide(batch)
 
             with ThreadPoolExecutor(1) as executor:
                 batcher = Batcher(decide, executor, max_batch=1, max_wait_s=chosen.max_wait_s)

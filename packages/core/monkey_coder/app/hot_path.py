@@ -23,7 +23,7 @@ from monkey_coder.app.problems import INTERNAL, error_response
 from monkey_coder.bootstrap import Engine
 from monkey_coder.errors import BodyTooLargeError, OverloadedError, RouterError
 from monkey_coder.models import Preferences, RouteBatchRequest, RouteRequest
-from monkey_coder.quantum.answers import Answer
+from monkey_coder.quantum.routing_cache import Asked, Reply
 from monkey_coder.validation import from_validation
 
 PATH: Final = "/v1/quantum/route"
@@ -137,8 +137,7 @@ async def decide(
         ClientGoneError: The caller did not wait for the answer; the request was withdrawn.
     """
     try:
-        request = parse(body)
-        answer = await _decided(request if defaults is None else settled(request, defaults), engine, receive)
+        answer = await _answered(body, engine, receive, defaults)
     except ClientGoneError:
         engine.metrics.on_finished("abandoned")
         raise
@@ -151,7 +150,19 @@ async def decide(
         engine.metrics.on_finished(answer.code)
         return error_response(answer)
     engine.metrics.on_finished("decided")
-    return orjson.dumps(answer)
+    return answer if isinstance(answer, bytes) else orjson.dumps(answer)
+
+
+async def _answered(body: bytes, engine: Engine, receive: Receive, defaults: Preferences | None) -> Reply:
+    """From the cache at once, if it can be; else from the batcher."""
+    cache = engine.caching.cache
+    recalled = cache.recall(body) if defaults is None else None
+    if recalled is not None:
+        return recalled
+    request = parse(body)
+    asked = cache.ask(request if defaults is None else settled(request, defaults))
+    found = cache.find(asked, body if defaults is None else None)
+    return await _decided(asked, engine, receive) if found is None else found
 
 
 async def respond_batch(body: bytes, engine: Engine, defaults: Preferences | None = None) -> Response:
@@ -169,11 +180,13 @@ async def respond_batch(body: bytes, engine: Engine, defaults: Preferences | Non
     return Response(orjson.dumps({"results": results}), media_type="application/json")
 
 
-async def _submitted(request: RouteRequest, engine: Engine) -> Answer | RouterError:
-    return await engine.batcher.submit(request)
+async def _submitted(request: RouteRequest, engine: Engine) -> Reply:
+    asked = engine.caching.cache.ask(request)
+    found = engine.caching.cache.find(asked)
+    return await engine.batcher.submit(asked) if found is None else found
 
 
-def _in_batch(answer: Answer | BaseException, engine: Engine) -> Mapping[str, Any]:
+def _in_batch(answer: Reply | BaseException, engine: Engine) -> Mapping[str, Any]:
     if isinstance(answer, BaseException) and not isinstance(answer, RouterError):
         _log.error("a request of a batch failed", exc_info=answer)
         answer = RouterError(INTERNAL)
@@ -181,12 +194,12 @@ def _in_batch(answer: Answer | BaseException, engine: Engine) -> Mapping[str, An
         engine.metrics.on_finished(answer.code)
         return {"decision": None, "problem": answer.problem().model_dump()}
     engine.metrics.on_finished("decided")
-    return {"decision": answer, "problem": None}
+    return {"decision": orjson.Fragment(answer) if isinstance(answer, bytes) else answer, "problem": None}
 
 
-async def _decided(request: RouteRequest, engine: Engine, receive: Receive) -> Answer | RouterError:
+async def _decided(asked: Asked, engine: Engine, receive: Receive) -> Reply:
     """Queue a request; one that waits long is withdrawn when its caller goes away."""
-    future = engine.batcher.submit(request)
+    future = engine.batcher.submit(asked)
     if len(engine.batcher) <= engine.settings.max_batch:
         return await future
     watches: list[asyncio.Task[None]] = []
@@ -207,7 +220,7 @@ async def _decided(request: RouteRequest, engine: Engine, receive: Receive) -> A
             task.cancel()
 
 
-async def _cancel_when_gone(future: asyncio.Future[Answer | RouterError], receive: Receive) -> None:
+async def _cancel_when_gone(future: asyncio.Future[Reply], receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     future.cancel()

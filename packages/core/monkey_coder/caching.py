@@ -1,0 +1,118 @@
+"""Builds the decision cache of a web process, and keeps it told and checked beside the batcher."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from monkey_coder.models import RouteRequest
+from monkey_coder.ports import DecisionListener
+from monkey_coder.quantum.cache_key import Keyring
+from monkey_coder.quantum.cache_making import Lifetimes
+from monkey_coder.quantum.cache_telling import HitTeller
+from monkey_coder.quantum.cache_verifier import CacheVerifier, plain
+from monkey_coder.quantum.local_tier import LocalTier
+from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
+from monkey_coder.quantum.routing_cache import CacheTiers, Deciding, DecisionNotes, RoutingCache
+from monkey_coder.quantum.session_affinity import SessionMemory
+from monkey_coder.settings import Settings
+
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Caching:
+    """The cache of a process, with those who look after it.
+
+    Attributes:
+        cache: Gives decisions again.
+        teller: Tells listeners of hits.
+        verifier: Checks some hits.
+        decide_quietly: Decides without exploring, logging, counting, or touching sessions.
+        notes: Listens to both ways to decide.
+    """
+
+    cache: RoutingCache
+    teller: HitTeller
+    verifier: CacheVerifier
+    decide_quietly: Callable[[Sequence[RouteRequest]], list[Any]]
+    notes: DecisionNotes
+
+
+@asynccontextmanager
+async def caching(
+    settings: Settings,
+    manager: QuantumRoutingManager,
+    secret: bytes,
+    troubles: Callable[[], tuple[str, ...]],
+    listeners: Callable[[], Sequence[DecisionListener]],
+    on_cache: Callable[[str, str, int], None],
+) -> AsyncIterator[Caching]:
+    """Put a cache in front of a manager until the block ends.
+
+    Args:
+        settings: From the environment.
+        manager: Decides what is not cached; the cache listens to it.
+        secret: Of the deployment; the cache key is made from it where the settings name none.
+        troubles: What should work and does not at the moment, beside the shared cache, as answers say it.
+        listeners: Who is to be told of hits.
+        on_cache: Counts what the cache did.
+    """
+    async with AsyncExitStack() as stack:
+        shared = None
+        if settings.redis_url is not None and settings.cache:
+            from monkey_coder.quantum.redis_tier import RedisTier  # here: an embedded process needs no client
+
+            shared = RedisTier.open(settings.redis_url, time.monotonic, settings.cache_wait_ms / 1e3)
+            stack.callback(shared.close)
+        notes = DecisionNotes()
+        manager.listeners = (*manager.listeners, notes)
+        cache = RoutingCache(
+            deciding=Deciding(
+                decide=manager.decide,
+                notes=notes,
+                snapshot=manager.snapshot,
+                sessions=manager.sessions,
+                make_ids=manager.ids.make,
+                embedder=manager.embedder,
+                troubles=troubles,
+            ),
+            tiers=CacheTiers(LocalTier(settings.cache_mb * MEGABYTE, time.time), shared),
+            keyring=keyring(settings, secret),
+            wall_clock=time.time,
+            clock=time.monotonic,
+            rng=np.random.default_rng(),
+            lifetimes=Lifetimes(min(Lifetimes().shortest_s, settings.cache_ttl_s), settings.cache_ttl_s),
+            check_rate=settings.cache_check_rate,
+            on=settings.cache,
+        )
+
+        def quietly(requests: Sequence[RouteRequest]) -> list[Any]:
+            alone = replace(manager, listeners=(notes,), sessions=SessionMemory())
+            return list(alone.decide([plain(request) for request in requests]))
+
+        teller = HitTeller(cache, listeners, on_cache)
+        verifier = CacheVerifier(cache, quietly, notes)
+        executor = ThreadPoolExecutor(1, thread_name_prefix="cache")
+        stack.callback(teller.tell)  # what the last moments brought; after the thread has ended
+        stack.callback(executor.shutdown)
+        jobs = await stack.enter_async_context(asyncio.TaskGroup())
+        for job in (teller.run(executor), verifier.run(executor)):
+            task = jobs.create_task(job, name="caching")
+            stack.callback(task.cancel)
+        yield Caching(cache, teller, verifier, quietly, notes)
+
+
+def keyring(settings: Settings, secret: bytes) -> Keyring:
+    """The key of the cache: the one that the settings name, else one made from the secret of the deployment."""
+    if settings.cache_key is None:
+        return Keyring.derived(secret)
+    name, _, digits = settings.cache_key.partition(":")
+    return Keyring(name, bytes.fromhex(digits))

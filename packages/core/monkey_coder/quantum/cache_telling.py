@@ -1,0 +1,128 @@
+"""Tells listeners of hits, and metrics of what the cache did: in bulk, a moment later, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from monkey_coder.ports import DecisionEvent, DecisionListener, Reuse
+from monkey_coder.quantum.cache_entry import CachedDecision
+from monkey_coder.quantum.routing_cache import Hit, RoutingCache
+
+TELL_EVERY_S: Final = 0.05
+"""Longest delay of a hit on its way to the log; a crash loses no more."""
+
+MOST_AT_ONCE: Final = 512
+MOST_ORIGINS: Final = 20_000
+"""Latest hits of this process whose decisions are known without the log."""
+
+METRIC_RESULTS: Final = frozenset(
+    {"hit", "miss", "stored", "rejected", "invalidated", "corrupt", "error", "disagreed", "agreed"}
+)
+
+_log = logging.getLogger(__name__)
+
+
+class HitTeller:
+    """Hands hits on to whoever listens to decisions. One thread at a time.
+
+    Args:
+        cache: Where hits come from.
+        listeners: Returns who listens now; asked anew each time.
+        on_cache: Takes a tier, a result and how often; see `MetricsCollector.on_cache`.
+    """
+
+    def __init__(
+        self,
+        cache: RoutingCache,
+        listeners: Callable[[], Sequence[DecisionListener]],
+        on_cache: Callable[[str, str, int], None],
+    ) -> None:
+        self._cache, self._listeners, self._on_cache = cache, listeners, on_cache
+        self._counted: Counter[tuple[str, str]] = Counter()
+        self._origins: OrderedDict[str, str] = OrderedDict()
+
+    def origin_of(self, decision_id: str) -> str | None:
+        """Id of the decision that one of the latest hits of this process repeated."""
+        return self._origins.get(decision_id)
+
+    def tell(self) -> int:
+        """Tell all that has not been told; returns how many hits that were."""
+        told = 0
+        while hits := self._next():
+            events = [_event(hit, answer) for hit, answer in zip(hits, _answers(hits), strict=True)]
+            for listener in self._listeners():
+                try:
+                    listener.on_decided(events)
+                except Exception:  # noqa: BLE001 - what is only told about must not keep it from the others
+                    _log.exception("a listener failed on %d hits", len(events))
+            self._origins.update((hit.decision_id, hit.entry.origin) for hit in hits)
+            while len(self._origins) > MOST_ORIGINS:
+                self._origins.popitem(last=False)
+            told += len(hits)
+        self._count()
+        return told
+
+    async def run(self, executor: Executor) -> None:
+        """Tell again and again until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TELL_EVERY_S)
+            await loop.run_in_executor(executor, self.tell)
+
+    def _next(self) -> list[Hit]:
+        untold = self._cache.untold
+        hits: list[Hit] = []
+        while untold and len(hits) < MOST_AT_ONCE:
+            hits.append(untold.popleft())
+        return hits
+
+    def _count(self) -> None:
+        local = self._cache.tiers.local
+        counts = Counter(self._cache.counts)
+        counts["local", "evicted"], counts["local", "expired"] = local.evicted, local.expired
+        for (tier, result), times in counts.items():
+            fresh = times - self._counted[tier, result]
+            if fresh and result in METRIC_RESULTS | {"evicted", "expired"}:
+                self._on_cache(tier, result, fresh)
+        self._counted = counts
+
+
+def _answers(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    """The answers of some hits, in contract form; those of one entry share their parts, which are not to be changed."""
+    shared: dict[int, dict[str, Any]] = {}
+    answers = []
+    for hit in hits:
+        entry: CachedDecision = hit.entry
+        parts = shared.get(id(entry))
+        if parts is None:
+            parts = shared[id(entry)] = orjson.loads(entry.answer)
+        answers.append(
+            {
+                "decision_id": hit.decision_id,
+                "episode_id": hit.episode_id or hit.decision_id,
+                **parts,
+                "cache": hit.tier,
+                "degraded": list(hit.degraded),
+                "execution_time_ms": round(hit.seconds * 1e3, 3),
+            }
+        )
+    return answers
+
+
+def _event(hit: Hit, answer: dict[str, Any]) -> DecisionEvent:
+    return DecisionEvent(
+        answer=answer,
+        batch=None,
+        row=0,
+        distribution=np.ones(1, dtype=np.float32),  # of the one model that could be served
+        duration_s=hit.seconds,
+        reuse=Reuse(hit.entry.origin, hit.entry.task),
+    )

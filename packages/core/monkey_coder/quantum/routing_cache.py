@@ -1,0 +1,554 @@
+"""The decision cache (T2.4.2): gives a decision again as long as nothing has changed that it rests on.
+
+A request is looked up twice: by the event loop in the process's own tier, and by the thread that decides in all tiers,
+for a whole batch at once. What is cached is the decision, never a model's answer, and no prompt is kept. A hit is a
+decision of its own: it has an id, goes to the log and to whoever listens, and says where it came from.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+import numpy as np
+
+from monkey_coder.errors import RouterError
+from monkey_coder.models import CacheMode, RouteRequest
+from monkey_coder.ports import Clock, DecisionEvent, FloatArray, TextEmbedder
+from monkey_coder.quantum.cache_entry import BadEntryError, CachedDecision, answer_json, decode, encode
+from monkey_coder.quantum.cache_fit import fitted_to
+from monkey_coder.quantum.cache_key import CacheKey, Keyring
+from monkey_coder.quantum.cache_making import Lifetimes, entry_of
+from monkey_coder.quantum.local_tier import LocalTier
+from monkey_coder.quantum.session_affinity import SessionMemory
+from monkey_coder.quantum.snapshot import EngineSnapshot
+
+if TYPE_CHECKING:  # a process without Redis need not load its client
+    from monkey_coder.quantum.redis_tier import RedisTier
+
+Reply = dict[str, Any] | bytes | RouterError
+"""An answer in contract form, as fields or (a hit) as JSON; or the error that the caller must see."""
+
+MOST_BODIES: Final = 20_000
+"""Bodies of requests whose keys are remembered, so that they need not be read again."""
+
+MOST_UNTOLD: Final = 20_000
+"""Hits that wait for their listeners; beyond, the oldest are counted and forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request on its way through the cache.
+
+    Attributes:
+        request: As parsed.
+        digest: Of the request; empty when the cache must not be looked at.
+        last: Ref of the model that its session used last.
+    """
+
+    request: RouteRequest
+    digest: bytes = b""
+    last: str | None = None
+
+    @property
+    def mode(self) -> CacheMode:
+        """How the caller wants the cache to be used."""
+        return self.request.quantum_config.cache
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarAsk:
+    """A miss, as an index of similar prompts sees it.
+
+    Attributes:
+        prompt: Its text; must not be kept.
+        family: Digest of everything but the prompt, generation included: only entries of the same family may be found.
+        embedding: (D,) of the prompt, unit length.
+    """
+
+    prompt: str
+    family: bytes
+    embedding: FloatArray
+
+
+class SimilarityIndex(Protocol):
+    """Finds entries made for nearly identical prompts. Called on the deciding thread; `discard` and `clear` on any."""
+
+    def find(self, asked: Sequence[SimilarAsk]) -> list[CacheKey | None]:
+        """For each miss the key of the entry to reuse, or None."""
+        ...
+
+    def add(self, added: Sequence[SimilarAsk], keys: Sequence[CacheKey]) -> None:
+        """Remember what was just decided."""
+        ...
+
+    def discard(self, keys: Iterable[CacheKey]) -> None:
+        """Forget entries."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+
+class Hit(NamedTuple):
+    """A hit that its listeners are to be told of."""
+
+    decision_id: str
+    episode_id: str | None
+    entry: CachedDecision
+    tier: str
+    degraded: tuple[str, ...]
+    seconds: float
+
+
+class DecisionNotes:
+    """A listener that hands the events of a call to whoever makes that call, in the same thread."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    @contextmanager
+    def taken(self) -> Iterator[dict[str, DecisionEvent]]:
+        """Take the events of decisions that this thread makes in the block, by decision id."""
+        events: dict[str, DecisionEvent] = {}
+        self._local.events = events
+        try:
+            yield events
+        finally:
+            self._local.events = None
+
+    def on_decided(self, events: Sequence[DecisionEvent]) -> None:
+        """Take note of the decisions of one batch."""
+        taken: dict[str, DecisionEvent] | None = getattr(self._local, "events", None)
+        if taken is not None:
+            taken.update((event.answer["decision_id"], event) for event in events)
+
+
+def last_of(event: DecisionEvent) -> str | None:
+    """Ref of the model that a decision took for its session's last, which may have moved on since the request came."""
+    if event.batch is None or event.deliberation is None:
+        return None
+    column = int(event.deliberation.last[event.row])
+    return None if column < 0 else event.batch.table.refs[column]
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """What a cache is put in front of.
+
+    Attributes:
+        decide: Decides a batch.
+        notes: Listens to it.
+        snapshot: What the next batch rests on.
+        sessions: Which model each session used last.
+        make_ids: Makes so many decision ids.
+        embedder: For prompts.
+        troubles: What should work and does not at the moment, beside Redis, as answers say it.
+    """
+
+    decide: Callable[[Sequence[RouteRequest]], list[Any]]
+    notes: DecisionNotes
+    snapshot: Callable[[], EngineSnapshot]
+    sessions: SessionMemory
+    make_ids: Callable[[int], list[str]]
+    embedder: TextEmbedder
+    troubles: Callable[[], tuple[str, ...]] = tuple
+
+
+@dataclass(frozen=True)
+class CacheTiers:
+    """Where entries are.
+
+    Attributes:
+        local: In this process.
+        redis: Shared by all processes, or None.
+        similar: Index of prompts, or None.
+    """
+
+    local: LocalTier
+    redis: RedisTier | None = None
+    similar: SimilarityIndex | None = None
+
+
+class _Generation(NamedTuple):
+    snapshot: EngineSnapshot
+    digest: bytes
+    serial: int
+
+
+@dataclass
+class RoutingCache:
+    """Gives decisions again. `recall` and `find` are for the event loop, `decide` for the thread that decides.
+
+    Attributes:
+        deciding: Decides what is not cached.
+        tiers: Where entries are.
+        keyring: Makes keys.
+        wall_clock: Seconds since 1970.
+        clock: Monotonic seconds.
+        rng: For lifetimes, and for which hits are checked.
+        lifetimes: How long entries live.
+        check_rate: Share of the hits that are to be checked, 0..1.
+        on: Whether anything is cached at all.
+        counts: What happened so far, by tier and result.
+        untold: Hits that listeners are yet to be told of.
+        unchecked: Hits that are to be decided again, to see whether they still stand.
+    """
+
+    deciding: Deciding
+    tiers: CacheTiers
+    keyring: Keyring
+    wall_clock: Clock
+    clock: Clock
+    rng: np.random.Generator
+    lifetimes: Lifetimes = field(default_factory=Lifetimes)
+    check_rate: float = 0.0
+    on: bool = True
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    untold: deque[Hit] = field(default_factory=lambda: deque(maxlen=MOST_UNTOLD))
+    unchecked: deque[tuple[Asked, CacheKey, CachedDecision]] = field(default_factory=lambda: deque(maxlen=64))
+
+    def __post_init__(self) -> None:
+        self._bodies: OrderedDict[bytes, tuple[bytes, str | None]] = OrderedDict()
+        self._serials = count()
+        self._lock = threading.Lock()  # guards the generator and the counts
+        self._generation = self._of(self.deciding.snapshot())
+        self._until_check = self._gap()
+
+    # For the event loop
+
+    def recall(self, body: bytes) -> bytes | None:
+        """The answer to a request whose very bytes are known, if it can be given at once."""
+        started = self.clock()
+        known = self._bodies.get(self.keyring.digest(b"body", body)) if self._bodies else None
+        if known is None or self._until_check <= 0:  # the one to be checked is read, for its request is wanted
+            return None
+        digest, episode_id = known
+        found = self._local(self._now().digest + digest)
+        return None if found is None else self._give(found, "local", episode_id, None, started)
+
+    def ask(self, request: RouteRequest) -> Asked:
+        """Prepare a request for `find` and `decide`."""
+        if not self.on or request.quantum_config.cache == "bypass":
+            return Asked(request)
+        session = request.request.session_id
+        last = self.deciding.sessions.last(session) if session else None
+        return Asked(request, self.keyring.request(request, last), last)
+
+    def find(self, asked: Asked, body: bytes | None = None) -> bytes | None:
+        """The answer to a request, if it can be given at once.
+
+        Args:
+            asked: From `ask`.
+            body: The bytes it came in, to be recalled next time.
+        """
+        started = self.clock()
+        if not asked.digest or asked.mode != "use":
+            return None
+        key = self._now().digest + asked.digest
+        entry = self._local(key)
+        if entry is None:
+            return None
+        request = asked.request
+        session = request.request.session_id
+        if body is not None and session is None:
+            self._bodies[self.keyring.digest(b"body", body)] = (asked.digest, request.episode.episode_id)
+            if len(self._bodies) > MOST_BODIES:
+                self._bodies.popitem(last=False)
+        self._sample(asked, key, entry)
+        return self._give(entry, "local", request.episode.episode_id, session, started)
+
+    # For the thread that decides
+
+    def decide(self, requests: Sequence[Asked | RouteRequest]) -> list[Reply]:
+        """Answer a batch: from the tiers what is there, by deciding what is not, each thing once.
+
+        Args:
+            requests: Any number, as they are or from `ask`.
+
+        Returns:
+            For each its answer, or the error that its caller must see.
+        """
+        started = self.clock()
+        now = self._now()
+        asked = [each if isinstance(each, Asked) else self.ask(each) for each in requests]
+        keys = [now.digest + each.digest if each.digest else b"" for each in asked]
+        open_keys = {
+            key: each for key, each in zip(keys, asked, strict=True) if key and each.mode == "use"
+        }  # of equal requests one stands for all
+        found: dict[CacheKey, tuple[CachedDecision, str]] = {}
+        for key in open_keys:
+            entry = self._local(key, quietly=True)
+            if entry is not None:
+                found[key] = entry, "local"
+        redis = self.tiers.redis
+        with nullcontext() if redis is None else redis.one_wait():
+            self._from_redis([key for key in open_keys if key not in found], found, now)
+            similar = self._from_index({k: a for k, a in open_keys.items() if k not in found}, found, now)
+        replies: list[Reply | None] = [None] * len(asked)
+        leading: dict[CacheKey, int] = {}
+        following: set[int] = set()
+        for row, (key, each) in enumerate(zip(keys, asked, strict=True)):
+            if key in found and each.mode == "use":
+                replies[row] = self._reply(each, key, *found[key], started)
+            elif key in leading and each.mode == "use":
+                following.add(row)
+            elif each.mode == "use" and key:
+                leading[key] = row
+        fresh = [row for row, reply in enumerate(replies) if reply is None and row not in following]
+        self._compute(fresh, asked, keys, replies, similar)
+        again: list[int] = []
+        for row in sorted(following):
+            entry = self.tiers.local.get(keys[row])
+            if entry is None:  # the decision must not be given again
+                again.append(row)
+            else:
+                replies[row] = self._reply(asked[row], keys[row], entry, "local", started)
+        self._compute(again, asked, keys, replies, similar)
+        return [reply for reply in replies if reply is not None]
+
+    # For those who look after the cache
+
+    def invalidate(self, condition: Callable[[CachedDecision], bool]) -> int:
+        """Drop the entries of this process of which something is true, from the shared tier as well."""
+        return self.drop(self.tiers.local.remove_where(condition))
+
+    def forget(self, origin: str) -> int:
+        """Drop what a decision left, from the shared tier as well, and say how many entries that were."""
+        keys = self.tiers.local.keys_of(origin)
+        for key in keys:
+            self.tiers.local.remove(key)
+        return self.drop(keys)
+
+    def drop(self, keys: Sequence[CacheKey]) -> int:
+        """Drop entries from everywhere but the local tier; returns how many were named."""
+        if self.tiers.redis is not None:
+            self.tiers.redis.forget(keys)
+        if self.tiers.similar is not None:
+            self.tiers.similar.discard(keys)
+        self.count("local", "invalidated", len(keys))
+        return len(keys)
+
+    def confirm(self, origin: str) -> bool:
+        """Let the entry of a decision that turned out well live twice as long, but never beyond the longest life."""
+        now = self.wall_clock()
+        keys = self.tiers.local.keys_of(origin)
+        for key in keys:
+            entry = self.tiers.local.get(key)
+            if entry is not None:
+                entry.confirmed += 1
+                life = entry.expires_at - entry.made_at
+                until = min(entry.made_at + 2.0 * life, now + self.lifetimes.longest_s)
+                if until > entry.expires_at + 0.1 * life:
+                    entry.expires_at = until
+                    self._share([(key, entry)], now)
+        return bool(keys)
+
+    def keep(self, key: CacheKey, entry: CachedDecision) -> None:
+        """Put an entry into all tiers."""
+        self.tiers.local.put(key, entry)
+        self._share([(key, entry)], self.wall_clock())
+        self.count("local", "stored")
+
+    def entry_of(self, event: DecisionEvent) -> CachedDecision | None:
+        """The entry of a decision that was made just now, or None when it must not be given again."""
+        with self._lock:
+            return entry_of(event, self.wall_clock(), self.lifetimes, self.rng)
+
+    def shared(self, limit: int) -> Iterator[tuple[CacheKey, CachedDecision]]:
+        """Entries of the shared tier, in no order; bad ones are dropped. Waits for Redis.
+
+        Raises:
+            RedisError: The server failed.
+        """
+        for key, payload in () if self.tiers.redis is None else self.tiers.redis.scan(limit):
+            entry = self._decoded(key, payload)
+            if entry is not None:
+                yield key, entry
+
+    def clear(self) -> int:
+        """Drop everything in this process; returns how many entries that were. The shared tier has its own `clear`."""
+        self._bodies.clear()
+        if self.tiers.similar is not None:
+            self.tiers.similar.clear()
+        return self.tiers.local.clear()
+
+    def count(self, tier: str, result: str, times: int = 1) -> None:
+        """Note that something happened so many times."""
+        with self._lock:
+            self.counts[tier, result] += times
+
+    # What the above have in common
+
+    def _of(self, snapshot: EngineSnapshot) -> _Generation:
+        return _Generation(snapshot, self.keyring.generation(snapshot), next(self._serials))
+
+    def _now(self) -> _Generation:
+        snapshot = self.deciding.snapshot()
+        if self._generation.snapshot is not snapshot:
+            self._generation = self._of(snapshot)
+        return self._generation
+
+    def _local(self, key: CacheKey, *, quietly: bool = False) -> CachedDecision | None:
+        entry = self.tiers.local.get(key)
+        if entry is not None:
+            entry = self._standing(key, entry, self._generation)
+        if not quietly:
+            self.count("local", "miss" if entry is None else "hit")
+        return entry
+
+    def _standing(self, key: CacheKey, entry: CachedDecision, now: _Generation) -> CachedDecision | None:
+        """The entry as it is to be given now, or None; looked at once per snapshot."""
+        if entry.stood == now.serial:
+            return entry
+        fitted = entry.fitted(now.snapshot.table)
+        if fitted is None:
+            self.tiers.local.remove(key)
+            self.count("local", "rejected")
+            return None
+        if fitted is not entry:
+            self.tiers.local.put(key, fitted)
+        fitted.stood = now.serial
+        return fitted
+
+    def _from_redis(
+        self, keys: Sequence[CacheKey], found: dict[CacheKey, tuple[CachedDecision, str]], now: _Generation
+    ) -> None:
+        redis = self.tiers.redis
+        if redis is None or not keys:
+            return
+        payloads = redis.fetch(keys)
+        if payloads is None:
+            self.count("redis", "error", len(keys))
+            return
+        for key, payload in zip(keys, payloads, strict=True):
+            entry = None if payload is None else self._decoded(key, payload)
+            if entry is not None and entry.expires_at > self.wall_clock():
+                self.tiers.local.put(key, entry)
+                entry = self._standing(key, entry, now)
+            else:
+                entry = None
+            if entry is not None:
+                found[key] = entry, "redis"
+            self.count("redis", "miss" if entry is None else "hit")
+
+    def _decoded(self, key: CacheKey, payload: bytes) -> CachedDecision | None:
+        try:
+            return decode(payload, key, self.keyring)
+        except BadEntryError as error:
+            self.count("redis", "corrupt")
+            self.count("redis", error.flaw)
+            if self.tiers.redis is not None:
+                self.tiers.redis.forget([key])
+            return None
+
+    def _from_index(
+        self, open_: dict[CacheKey, Asked], found: dict[CacheKey, tuple[CachedDecision, str]], now: _Generation
+    ) -> dict[CacheKey, SimilarAsk]:
+        """Look for similar prompts; returns what the index must be told of those that are decided after all."""
+        index = self.tiers.similar
+        if index is None or not open_:
+            return {}
+        embeddings = self.deciding.embedder.embed([each.request.request.prompt for each in open_.values()])
+        asked = {
+            key: SimilarAsk(
+                each.request.request.prompt, now.digest + self.keyring.family(each.request, each.last), embedding
+            )
+            for (key, each), embedding in zip(open_.items(), embeddings, strict=True)
+        }
+        nearest = index.find(list(asked.values()))
+        elsewhere: dict[CacheKey, tuple[CachedDecision, str]] = {}
+        self._from_redis(
+            [key for key in set(nearest) if key is not None and self.tiers.local.get(key) is None], elsewhere, now
+        )
+        for key, other in zip(asked, nearest, strict=True):
+            entry = None if other is None else self._local(other, quietly=True)
+            if entry is not None:
+                entry = fitted_to(entry, open_[key].request, now.snapshot.table)
+            if entry is not None:
+                found[key] = entry, "similar"
+                self.tiers.local.put(key, entry)
+                entry.stood = now.serial
+            self.count("similar", "miss" if entry is None else "hit")
+        return asked
+
+    def _compute(
+        self,
+        rows: Sequence[int],
+        asked: Sequence[Asked],
+        keys: Sequence[CacheKey],
+        replies: list[Reply | None],
+        similar: dict[CacheKey, SimilarAsk],
+    ) -> None:
+        if not rows:
+            return
+        with self.deciding.notes.taken() as events:
+            answers = self.deciding.decide([asked[row].request for row in rows])
+        made: dict[CacheKey, CachedDecision] = {}
+        now = self.wall_clock()
+        for row, answer in zip(rows, answers, strict=True):
+            replies[row] = answer
+            if isinstance(answer, RouterError):
+                continue
+            event = events.get(answer["decision_id"])
+            if keys[row] and event is not None and last_of(event) == asked[row].last:
+                entry = self.entry_of(event)
+                if entry is not None:
+                    made[keys[row]] = entry
+            if not asked[row].digest:
+                answer["cache"] = "bypass"
+            if self.tiers.redis is not None and self.tiers.redis.failing:
+                answer["degraded"] = [*answer["degraded"], "redis"]
+        for key, entry in made.items():
+            self.tiers.local.put(key, entry)
+        self.count("local", "stored", len(made))
+        self._share(list(made.items()), now)
+        added = [key for key in made if key in similar]
+        if self.tiers.similar is not None and added:
+            self.tiers.similar.add([similar[key] for key in added], added)
+
+    def _share(self, entries: Sequence[tuple[CacheKey, CachedDecision]], now: float) -> None:
+        redis = self.tiers.redis
+        if redis is not None and entries:
+            redis.keep([(key, encode(entry, key, self.keyring), entry.expires_at - now) for key, entry in entries])
+
+    def _reply(self, asked: Asked, key: CacheKey, entry: CachedDecision, tier: str, started: float) -> bytes:
+        self._sample(asked, key, entry)
+        request = asked.request
+        return self._give(entry, tier, request.episode.episode_id, request.request.session_id, started)
+
+    def _give(
+        self, entry: CachedDecision, tier: str, episode_id: str | None, session: str | None, started: float
+    ) -> bytes:
+        if entry.of_other:
+            tier = "similar"
+        entry.hits += 1
+        self._until_check -= 1
+        if session is not None:
+            self.deciding.sessions.use(session, entry.ref)
+        troubles = self.deciding.troubles()
+        if self.tiers.redis is not None and self.tiers.redis.failing:
+            troubles = ("redis", *troubles)
+        (decision_id,) = self.deciding.make_ids(1)
+        seconds = self.clock() - started
+        self.untold.append(Hit(decision_id, episode_id, entry, tier, troubles, seconds))
+        return answer_json(entry, decision_id, episode_id, tier, troubles, seconds * 1e3)
+
+    def _sample(self, asked: Asked, key: CacheKey, entry: CachedDecision) -> None:
+        """Now and then, have a hit checked; not where the session's last model, which moves on, decides too."""
+        if self._until_check > 0:
+            return
+        self._until_check = self._gap()
+        if asked.request.request.session_id is None:
+            self.unchecked.append((asked, key, entry))
+
+    def _gap(self) -> int:
+        """Hits until the next that is checked."""
+        with self._lock:
+            return int(self.rng.geometric(self.check_rate)) if self.check_rate > 0.0 else 1 << 62
