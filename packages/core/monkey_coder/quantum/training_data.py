@@ -206,6 +206,8 @@ class LoggedDecisions:
         cost: (R,) USD, NaN where unknown.
         propensity: (R,) probability with which the model was chosen, above 0.
         expected_cost: (R, M) USD that the router expected of each model.
+        counted: (R,) whether a first attempt speaks for P(success); not so if a cache chose it, or if attempts before
+            it are not in the log. None: all do.
     """
 
     states: FloatArray
@@ -220,6 +222,7 @@ class LoggedDecisions:
     cost: NDArray[np.float64]
     propensity: NDArray[np.float64]
     expected_cost: FloatArray
+    counted: BoolArray | None = None
 
 
 def outcomes_of_log(
@@ -250,7 +253,8 @@ def outcomes_of_log(
     scores[row, column] = log.score[order]
     costs[row, column] = log.cost[order]
     beginning = np.arange(len(first)), log.chosen[first]
-    weight[beginning] = np.minimum(1.0 / log.propensity[first], most_weight)
+    counted = 1.0 if log.counted is None else log.counted[first]
+    weight[beginning] = counted * np.minimum(1.0 / log.propensity[first], most_weight)
     seen = np.maximum((weight > 0.0).sum(axis=0), 1)
     mean = weight.sum(axis=0) / seen
     weight = np.divide(weight, mean, out=weight, where=mean > 0.0)
