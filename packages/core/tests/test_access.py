@@ -6,6 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ import httpx
 import pytest
 from contract import problem
 from keyed import client_of, make_key, revoke
+from redis_process import running_redis
 from servers import PATIENCE_S, Server, command, serving
 
 from monkey_coder.api_keys import ROLES, KeyTable, RoleName, new_key
 from monkey_coder.app.access import admit, role_of
+from monkey_coder.app.main import create_app
 from monkey_coder.errors import ForbiddenError, NothingHereError, RouterError, UnauthenticatedError
+from monkey_coder.key_ring import FILE_NAME, KeyRing
+from monkey_coder.settings import Settings
+from monkey_coder.storage.opening import open_store
 
 ROUTE, FEEDBACK, PREFERENCES = "/v1/quantum/route", "/v1/quantum/feedback", "/v1/quantum/preferences"
 BODY = {"request": {"prompt": "Fix the race in our LRU cache", "task_type": "debugging"}}
@@ -205,28 +211,39 @@ def seconds_until_status(client: httpx.Client, status: int) -> float:
     return time.monotonic() - started
 
 
-def test_two_processes_learn_of_keys_and_revocations_within_two_seconds(tmp_path: Path) -> None:
-    shared = {"MONKEY_CODER_STATE_DIR": str(tmp_path / "shared")}
-    make_key(tmp_path / "shared", "admin")
-    for name in ("one", "two"):
+@pytest.fixture(params=["sqlite", "redis"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Settings of processes that share a store; those with Redis share nothing else, as on two hosts."""
+    if request.param == "sqlite":
+        yield {"MONKEY_CODER_STATE_DIR": str(tmp_path / "shared")}
+        return
+    (tmp_path / "redis").mkdir()
+    with running_redis(tmp_path / "redis") as redis:
+        yield {"MONKEY_CODER_REDIS_URL": redis.url}
+
+
+def test_two_processes_learn_of_keys_and_revocations_within_two_seconds(tmp_path: Path, shared: dict[str, str]) -> None:
+    for name in ("one", "two", "shared"):
         (tmp_path / name).mkdir()
     with (
         serving(tmp_path / "one", settings=shared) as one,
         serving(tmp_path / "two", settings=shared) as two,
     ):
-        made = command(tmp_path / "shared", "keys", "create", "--role", "client", "--name", "CI")
+        made = command(tmp_path / "shared", "keys", "create", "--role", "client", "--name", "CI", settings=shared)
         assert made.returncode == 0
-        key = made.stdout.strip()
         created = time.monotonic()
-        with client_of(one, key) as first, client_of(two, key) as second:
+        key = made.stdout.strip()
+        with client_of(one, key) as first, client_of(two, key) as second, client_of(one) as nobody:
+            seconds_until_status(nobody, 401)
             for client in (first, second):
                 seconds_until_status(client, 200)
             assert time.monotonic() - created < 2.0
-            assert command(tmp_path / "shared", "keys", "revoke", "CI").returncode == 0
-            revoked = time.monotonic()
+            revoked = command(tmp_path / "shared", "keys", "revoke", "CI", settings=shared)
+            assert revoked.returncode == 0
+            revoked_at = time.monotonic()
             for client in (first, second):
                 seconds_until_status(client, 401)
-            assert time.monotonic() - revoked < 2.0
+            assert time.monotonic() - revoked_at < 2.0
 
 
 def test_an_address_that_others_reach_needs_a_key_first(tmp_path: Path) -> None:
@@ -241,10 +258,11 @@ def test_an_address_that_others_reach_needs_a_key_first(tmp_path: Path) -> None:
 
 
 def test_a_damaged_store_opens_no_door(tmp_path: Path) -> None:
-    _, key = make_key(tmp_path / "state", "client")
-    with serving(tmp_path) as server:
-        assert ask(server, "POST", ROUTE).status_code == 401
-    for path in (tmp_path / "state").glob("store.sqlite3*"):
+    state_dir = tmp_path / "state"
+    _, key = make_key(state_dir, "client")
+    with closing(open_store(state_dir, None, time.time)) as store:
+        KeyRing(store, state_dir / FILE_NAME).begin()  # as a server of this host did before
+    for path in state_dir.glob("store.sqlite3*"):
         path.write_bytes(b"this is no database" * 1000)
     with serving(tmp_path) as server, client_of(server, key) as holder:
         assert ask(server, "POST", ROUTE).status_code == 401
@@ -252,16 +270,20 @@ def test_a_damaged_store_opens_no_door(tmp_path: Path) -> None:
         problem(holder.get(PREFERENCES), 503, "store_unavailable")
 
 
-def test_metrics_and_health_can_ask_for_a_token(tmp_path: Path) -> None:
-    _, key = make_key(tmp_path / "state", "client")
-    with serving(tmp_path, settings={"MONKEY_CODER_SCRAPE_TOKEN": SCRAPE_TOKEN}) as server:
+async def test_metrics_and_health_can_ask_for_a_token(tmp_path: Path) -> None:
+    _, key = make_key(tmp_path, "client")
+    front = create_app(Settings(state_dir=tmp_path, scrape_token=SCRAPE_TOKEN))
+    api: Any = front.app
+    transport = httpx.ASGITransport(front)
+    async with api.router.lifespan_context(api), httpx.AsyncClient(transport=transport, base_url="http://r") as client:
         for path in ("/metrics", "/healthz", "/readyz", "/openapi.json", "/docs"):
-            problem(ask(server, "GET", path), 401, "unauthenticated")
-            assert ask(server, "GET", path, SCRAPE_TOKEN).status_code == 200
-            assert ask(server, "GET", path, key).status_code == 200
+            problem(await client.get(path), 401, "unauthenticated")
+            for good in (SCRAPE_TOKEN, key):
+                response = await client.get(path, headers={"authorization": f"Bearer {good}"})
+                assert response.status_code == 200
         for path in (ROUTE, "/v1/quantum/config", "/nowhere"):
-            problem(ask(server, "POST", path, SCRAPE_TOKEN), 403, "forbidden")
-        assert SCRAPE_TOKEN not in server.said()
+            response = await client.post(path, headers={"authorization": f"Bearer {SCRAPE_TOKEN}"})
+            problem(response, 403, "forbidden")
 
 
 # The check itself
