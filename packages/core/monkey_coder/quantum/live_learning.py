@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 
@@ -15,6 +18,9 @@ from monkey_coder.quantum.outcome_record import OutcomeRecord
 from monkey_coder.quantum.outlook import Outlook
 from monkey_coder.quantum.state_encoder import TASK_INDEX
 
+_EXPERIENCE_FADE: Final = 0.9999
+"""Factor on the experience of a task type with each of its outcomes."""
+
 
 @dataclass(frozen=True, eq=False)
 class Learned:
@@ -23,10 +29,12 @@ class Learned:
     Attributes:
         estimate: Of the online model; None before the first outcome.
         pace: Of spending; None without a target.
+        experience: Outcomes of each task type that have not faded.
     """
 
     estimate: LiveEstimate | None
     pace: Pace | None
+    experience: Mapping[TaskType, float]
 
 
 class LiveLearner:
@@ -42,6 +50,7 @@ class LiveLearner:
         self._options = options
         self._model: OnlineModel | None = None
         self._known: LiveEstimate | None = None
+        self._experience: dict[TaskType, float] = {}
 
     def learn(
         self,
@@ -73,6 +82,8 @@ class LiveLearner:
         if outlook.dimensions != self._model.contexts.layout.dimensions:
             return
         row = TASK_INDEX[task]
+        if record.score is not None and not further:
+            self._experience[task] = _EXPERIENCE_FADE * self._experience.get(task, 0.0) + 1.0
         foreseen_usd = float(
             base.request_usd[column]
             + outlook.input_tokens * base.input_usd[column]
@@ -113,9 +124,9 @@ class LiveLearner:
         """What is known now, for the models of a table with the priors of the catalog."""
         pace = None if self._pacer is None else self._pacer.pace()
         if self._model is None:
-            return Learned(None, pace)
+            return Learned(None, pace, MappingProxyType({}))
         self._known = self._model.estimate(base)
         estimate = self._known
         if pace is not None and estimate is not None and pace.optimism != 1.0:
             estimate = estimate.with_optimism(pace.optimism)
-        return Learned(estimate, pace)
+        return Learned(estimate, pace, MappingProxyType(self._experience.copy()))

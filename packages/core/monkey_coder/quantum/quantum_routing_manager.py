@@ -209,7 +209,7 @@ class QuantumRoutingManager:
             ranking = put_first(winner, ranking, ballots)
         epsilon = np.array(
             [
-                snapshot.epsilon.get(a.task_type, 0.0) if r.quantum_config.explore else 0.0
+                snapshot.epsilon_of(a.task_type) if r.quantum_config.explore else 0.0
                 for r, a in zip(prepared.requests, prepared.analyses, strict=True)
             ],
             dtype=np.float32,

@@ -249,7 +249,7 @@ class OutcomeFollower:
             changes: dict[str, Any] = {"table": table, "reliability": self._reliability(live)}
             if self._learners.live is not None:
                 learned = self._learners.live.learned(self._base)
-                changes |= {"estimate": learned.estimate, "pace": learned.pace}
+                changes |= {"estimate": learned.estimate, "pace": learned.pace, "experience": learned.experience}
             self._live.update(lambda now: replace(now, **changes))
         elif (available != live.table.available).any():
             self.publish_availability()

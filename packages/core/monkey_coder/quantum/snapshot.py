@@ -9,9 +9,10 @@ from functools import cached_property
 from types import MappingProxyType
 
 from monkey_coder.catalog.table import ModelTable
-from monkey_coder.models import TASK_TYPES, CollapseName
+from monkey_coder.models import TASK_TYPES, CollapseName, TaskType
 from monkey_coder.ports import FloatArray, Strategy
 from monkey_coder.quantum.budget_pacing import Pace
+from monkey_coder.quantum.exploration import decayed
 from monkey_coder.quantum.online_model import LiveEstimate
 from monkey_coder.quantum.state_encoder import encode_models
 
@@ -36,6 +37,7 @@ class EngineSnapshot:
         catalog_version: Of the models: grows with each change of the catalog at run time, 1 before the first.
         estimate: What outcomes taught of each model's success and cost, request by request; None before the first.
         pace: The price of money that keeps spend at its target; None without a target.
+        experience: Outcomes by task type that have not faded; absent means none.
     """
 
     table: ModelTable
@@ -53,6 +55,11 @@ class EngineSnapshot:
     catalog_version: int = 1
     estimate: LiveEstimate | None = None
     pace: Pace | None = None
+    experience: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    def epsilon_of(self, task: TaskType) -> float:
+        """Probability of exploring in a task type, its experience considered."""
+        return decayed(self.epsilon.get(task, 0.0), self.experience.get(task, 0.0))
 
     @cached_property
     def model_features(self) -> FloatArray:
