@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from servers import PATIENCE_S, Server, command, serving
 
 from monkey_coder.api_keys import ROLES, KeyTable, RoleName, new_key
 from monkey_coder.app.access import admit, role_of
+from monkey_coder.app.hot_path import Front
 from monkey_coder.app.main import create_app
 from monkey_coder.errors import ForbiddenError, NothingHereError, RouterError, UnauthenticatedError
 from monkey_coder.key_ring import FILE_NAME, KeyRing
@@ -270,12 +271,21 @@ def test_a_damaged_store_opens_no_door(tmp_path: Path) -> None:
         problem(holder.get(PREFERENCES), 503, "store_unavailable")
 
 
+@asynccontextmanager
+async def in_process(state_dir: Path) -> AsyncIterator[Front]:
+    """The application with its lifespan and a scrape token, without a socket."""
+    front = create_app(Settings(state_dir=state_dir, scrape_token=SCRAPE_TOKEN))
+    api: Any = front.app
+    async with api.router.lifespan_context(api):
+        yield front
+
+
 async def test_metrics_and_health_can_ask_for_a_token(tmp_path: Path) -> None:
     _, key = make_key(tmp_path, "client")
-    front = create_app(Settings(state_dir=tmp_path, scrape_token=SCRAPE_TOKEN))
-    api: Any = front.app
-    transport = httpx.ASGITransport(front)
-    async with api.router.lifespan_context(api), httpx.AsyncClient(transport=transport, base_url="http://r") as client:
+    async with (
+        in_process(tmp_path) as front,
+        httpx.AsyncClient(transport=httpx.ASGITransport(front), base_url="http://router") as client,
+    ):
         for path in ("/metrics", "/healthz", "/readyz", "/openapi.json", "/docs"):
             problem(await client.get(path), 401, "unauthenticated")
             for good in (SCRAPE_TOKEN, key):
@@ -284,6 +294,24 @@ async def test_metrics_and_health_can_ask_for_a_token(tmp_path: Path) -> None:
         for path in (ROUTE, "/v1/quantum/config", "/nowhere"):
             response = await client.post(path, headers={"authorization": f"Bearer {SCRAPE_TOKEN}"})
             problem(response, 403, "forbidden")
+
+
+async def test_a_websocket_is_refused_before_it_opens(tmp_path: Path) -> None:
+    _, client_key = make_key(tmp_path, "client")
+    feed = {"type": "websocket", "path": "/v1/quantum/monitoring/ws", "query_string": b"", "headers": []}
+    async with in_process(tmp_path) as front:
+        for subprotocols, status in (([], 401), (["monkey-coder", f"bearer.{client_key}"], 403)):
+            sent: list[Any] = []
+
+            async def keep(message: Any, sent: list[Any] = sent) -> None:
+                sent.append(message)
+
+            async def nothing() -> Any:
+                raise AssertionError("there is nothing to wait for")
+
+            await front({**feed, "subprotocols": subprotocols}, nothing, keep)
+            assert sent[0]["type"] == "websocket.http.response.start"
+            assert sent[0]["status"] == status
 
 
 # The check itself
