@@ -23,13 +23,14 @@ from monkey_coder.caching import Caching, caching
 from monkey_coder.catalog.catalog import Catalog, load_catalog
 from monkey_coder.core.routing import AdvancedRouter
 from monkey_coder.errors import SettingsError
-from monkey_coder.following import Following, follow, running
+from monkey_coder.following import Following, checking, follow, running
 from monkey_coder.key_ring import FILE_NAME as KEY_FILE
 from monkey_coder.key_ring import KeyRing, following_keys
 from monkey_coder.models import TASK_TYPES, ExecuteRequest, QuantumOptions, RouteRequest
 from monkey_coder.policies import PolicyWatch, watching
 from monkey_coder.ports import DecisionListener, Strategy
 from monkey_coder.quantum.batching import Batcher
+from monkey_coder.quantum.cache_parts import Asked, Reply
 from monkey_coder.quantum.decision_log import DecisionLog
 from monkey_coder.quantum.decision_traces import tracing
 from monkey_coder.quantum.embedding import StaticEmbedder
@@ -43,7 +44,6 @@ from monkey_coder.quantum.performance_monitor import Alert, PerformanceMonitor
 from monkey_coder.quantum.policy_shelf import StoreShelf
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.reward import worth
-from monkey_coder.quantum.routing_cache import Asked, Reply
 from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.thread_manager import ThreadManager
@@ -234,11 +234,13 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             core.manager.ids.issued_at,
             core.policies.rebound,
             target_usd=settings.target_usd_per_task,
+            probe_every_s=settings.probe_every_s,
         )
         traces = stack.enter_context(tracing(os.environ))
         core.manager.listeners = (*core.manager.listeners, following.providers, following.follower.recent, *traces)
         following.follower.listeners = (core.metrics,)
         await stack.enter_async_context(running(following.follower))
+        await stack.enter_async_context(checking(store, core.catalog.health_urls, settings.probe_every_s))
         loader = ThreadPoolExecutor(1, thread_name_prefix="policies")
         stack.callback(loader.shutdown)
         await stack.enter_async_context(watching(core.policies, loader))

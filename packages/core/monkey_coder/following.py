@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ import numpy as np
 
 from monkey_coder.catalog.catalog import Catalog
 from monkey_coder.catalog.table import ModelTable
+from monkey_coder.health_checks import HealthChecks, HealthView, http_check
 from monkey_coder.live_catalog import CatalogWatch
 from monkey_coder.ports import Clock
 from monkey_coder.probe_permits import ProbePermits
@@ -29,6 +30,10 @@ from monkey_coder.storage.port import Store
 
 CATCH_UP_S: Final = 5.0
 """The longest that a process learns from what is stored already before it answers; the rest comes on the way."""
+
+
+LONGEST_CHECK_S: Final = 5.0
+"""A provider that has not answered a check by then is not reached."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ def follow(
     clock: Clock = time.monotonic,
     rng: np.random.Generator | None = None,
     target_usd: float | None = None,
+    probe_every_s: float = 0.0,
 ) -> Following:
     """Build it; nothing is read yet.
 
@@ -71,6 +77,7 @@ def follow(
         clock: For pauses.
         rng: For the jitter of breakers; None: a fresh one.
         target_usd: USD a task that spend shall be kept at; None: there is no target.
+        probe_every_s: Pause between active checks of providers; 0: there are none.
     """
     watch = CatalogWatch(store, catalog)
     table = live().table
@@ -83,7 +90,9 @@ def follow(
     permits = ProbePermits(store, providers, uuid4().hex, clock)
     pacer = None if target_usd is None else BudgetPacer(target_usd)
     learners = Learners(Profiles(), providers, monitor, LiveLearner(pacer))
-    watches = (watch.look, permits.look)
+    watches = [watch.look, permits.look]
+    if probe_every_s:
+        watches.append(HealthView(store, providers, probe_every_s, wall_clock).look)
     follower = OutcomeFollower(store, table, learners, live, issued_at, wall_clock, clock, watches=watches)
     watch.publish = lambda now, version: follower.rebase(
         now.table(), lambda snapshot: rebound(replace(snapshot, catalog_version=version))
@@ -101,6 +110,27 @@ async def running(follower: OutcomeFollower) -> AsyncIterator[None]:
         jobs = await stack.enter_async_context(asyncio.TaskGroup())
         following = jobs.create_task(follower.run(executor), name="following")
         stack.callback(following.cancel)
+        yield
+
+
+@asynccontextmanager
+async def checking(store: Store, urls: Mapping[str, str], every_s: float) -> AsyncIterator[None]:
+    """Take part in active checks until the block ends: one process of the deployment asks, for all.
+
+    Args:
+        store: Where the checks go.
+        urls: Address of each provider that is checked.
+        every_s: Pause between two checks; 0: nobody is asked.
+    """
+    async with AsyncExitStack() as stack:
+        if urls and every_s:
+            executor = ThreadPoolExecutor(1, thread_name_prefix="health-checks")
+            stack.callback(executor.shutdown)
+            check = await stack.enter_async_context(http_check(min(every_s, LONGEST_CHECK_S)))
+            checks = HealthChecks(store, urls, check, every_s, uuid4().hex, time.time)
+            jobs = await stack.enter_async_context(asyncio.TaskGroup())
+            job = jobs.create_task(checks.run(executor), name="health checks")
+            stack.callback(job.cancel)
         yield
 
 

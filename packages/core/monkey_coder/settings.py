@@ -42,6 +42,9 @@ class Settings(BaseModel):
         Literal["weighted", "least_outstanding", "latency"],
         Field(description="How calls of one model are spread over its deployments."),
     ] = "weighted"
+    probe_every_s: Annotated[
+        float, Field(ge=0.0, le=3600.0, description="Seconds between checks of providers' health addresses; 0: none.")
+    ] = 0.0
     explore: Annotated[bool, Field(description="Whether the engine may try other candidates to learn.")] = True
     target_usd_per_task: Annotated[
         float | None, Field(gt=0.0, description="USD a task that spend is kept at; none: as callers weigh cost.")

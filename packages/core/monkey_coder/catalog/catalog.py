@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from functools import cached_property
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from monkey_coder.catalog.prices import Prices, UnknownPriceError, resolve_prices
-from monkey_coder.catalog.reading import check_models, did_you_mean, parse_yaml
+from monkey_coder.catalog.reading import check_catalog, did_you_mean, parse_yaml
 from monkey_coder.catalog.schema import ModelSpec
 from monkey_coder.catalog.table import CAPABILITIES, ModelTable
 from monkey_coder.errors import CatalogError, UnknownModelError
@@ -24,7 +24,7 @@ from monkey_coder.models import TASK_TYPES
 
 PriceTier = Literal["cheap", "middle", "dear"]
 
-_TOP_LEVEL = ("extends", "remove", "models")
+_TOP_LEVEL = ("extends", "remove", "models", "providers")
 _DEFAULT_FILE = "models.yaml"
 _CHEAP_BELOW, _DEAR_FROM = 1.0, 3.0
 
@@ -89,10 +89,12 @@ class Catalog:
     Attributes:
         models: At least one; refs are unique.
         origin: The file, or ``default catalog``.
+        health_urls: What active checks ask of providers, by name; absent: they are not checked.
     """
 
     models: tuple[CatalogModel, ...]
     origin: str
+    health_urls: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.models)
@@ -202,13 +204,16 @@ def parse_catalog(text: str, origin: str, on: date, default: Mapping[str, Any]) 
     models = raw.get("models") or {}
     if not isinstance(models, dict):
         raise CatalogError(f"{origin}: models: must be a mapping from provider/model to its fields")
+    providers = raw.get("providers") or {}
+    if not isinstance(providers, dict):
+        raise CatalogError(f"{origin}: providers: must be a mapping from provider to its fields")
     if raw["extends"] == "none":
         if raw.get("remove"):
             raise CatalogError(f"{origin}: remove: has nothing to remove from; leave it out, or write extends: default")
-        return build_catalog(models, origin, on)
+        return build_catalog(models, origin, on, providers=providers)
     removed = _removed(raw.get("remove") or [], models, default, origin)
     kept = {ref: fields for ref, fields in default.items() if ref not in removed}
-    return build_catalog(_merged(kept, models), origin, on, tuple(default))
+    return build_catalog(_merged(kept, models), origin, on, tuple(default), providers)
 
 
 def _removed(remove: object, models: Mapping[str, Any], default: Mapping[str, Any], origin: str) -> frozenset[str]:
@@ -231,7 +236,13 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def build_catalog(models: Mapping[str, Any], origin: str, on: date, known_refs: tuple[str, ...] = ()) -> Catalog:
+def build_catalog(
+    models: Mapping[str, Any],
+    origin: str,
+    on: date,
+    known_refs: tuple[str, ...] = (),
+    providers: Mapping[str, Any] | None = None,
+) -> Catalog:
     """Check raw models and find their prices.
 
     Args:
@@ -239,14 +250,15 @@ def build_catalog(models: Mapping[str, Any], origin: str, on: date, known_refs: 
         origin: What to call their place in errors.
         on: The UTC day whose prices count.
         known_refs: Further models, to recognise a misspelt ref.
+        providers: Raw facts about providers, by name.
 
     Raises:
         CatalogError: As `load_catalog`.
     """
-    specs = check_models(models, origin, known_refs)
+    checked = check_catalog(models, origin, known_refs, providers)
     problems: list[str] = []
     built: list[CatalogModel] = []
-    for ref, spec in specs.items():
+    for ref, spec in checked.models.items():
         try:
             built.append(CatalogModel(ref, spec, resolve_prices(ref, spec.price_id, spec.prices, on)))
         except UnknownPriceError as error:
@@ -256,7 +268,7 @@ def build_catalog(models: Mapping[str, Any], origin: str, on: date, known_refs: 
             )
     if problems:
         raise CatalogError("\n  ".join([f"{origin}: {problems[0]}", *problems[1:]]))
-    return Catalog(tuple(built), origin)
+    return Catalog(tuple(built), origin, {name: spec.health_url for name, spec in checked.providers.items()})
 
 
 def _decisive(model: CatalogModel) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Pure: where changes are kept, and who follows them, is `monkey_coder.live_catalo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from difflib import get_close_matches
 from typing import Any, Final, Literal, Self
@@ -73,7 +73,7 @@ def with_changes(base: Catalog, changes: Mapping[str, ModelChange], on: date) ->
     if not models:
         problems.append("every model is removed; those of the catalog file are served until there is one")
         models = {model.ref: model for model in base.models}
-    return Changed(Catalog(tuple(models.values()), base.origin), tuple(problems))
+    return Changed(replace(base, models=tuple(models.values())), tuple(problems))
 
 
 def described(ref: str, fields: Mapping[str, Any], on: date) -> CatalogModel:

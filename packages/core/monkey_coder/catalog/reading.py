@@ -11,13 +11,15 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from typing_extensions import override
 
-from monkey_coder.catalog.schema import CatalogFile, ModelSpec, PriceSpec, Quality, Sources
+from monkey_coder.catalog.schema import CatalogFile, ModelSpec, PriceSpec, ProviderSpec, Quality, Sources
 from monkey_coder.errors import CatalogError
 from monkey_coder.models import Value
 
 _PARTS: Final[Mapping[str, type[Value]]] = {"quality": Quality, "prices": PriceSpec, "sources": Sources}
 _FORMS: Final = {
     "models": "a model is named provider/model, without spaces",
+    "providers": "a provider is named in lower case letters, digits, - and _",
+    "health_url": "write a whole address, such as https://api.example.com/health",
     "regions": "a tag is lower case letters, digits, - and _, such as eu or zero_retention",
     "price_id": "write provider:model as genai-prices names them, such as openai:gpt-5-mini",
 }
@@ -69,22 +71,25 @@ def parse_yaml(text: str, origin: str) -> dict[str, Any]:
     return raw
 
 
-def check_models(models: Mapping[Any, Any], origin: str, known_refs: Iterable[str] = ()) -> dict[str, ModelSpec]:
-    """Check every model of a merged catalog.
+def check_catalog(
+    models: Mapping[Any, Any], origin: str, known_refs: Iterable[str] = (), providers: Mapping[Any, Any] | None = None
+) -> CatalogFile:
+    """Check a merged catalog.
 
     Args:
         models: Raw models by ref.
         origin: What to call the file in errors.
         known_refs: Models of the extended catalog, to recognise a misspelt ref.
+        providers: Raw facts about providers, by name.
 
     Returns:
-        The checked models in the same order.
+        The checked catalog, models in the same order.
 
     Raises:
         CatalogError: At least one field is wrong; the message names all of them.
     """
     try:
-        return dict(CatalogFile.model_validate({"models": dict(models)}).models)
+        return CatalogFile.model_validate({"models": dict(models), "providers": dict(providers or {})})
     except ValidationError as error:
         lines = _describe_all(error.errors(include_url=False), tuple(known_refs))
     if len(lines) == 1:
@@ -100,7 +105,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def _describe_all(details: list[ErrorDetails], known_refs: tuple[str, ...]) -> list[str]:
     """One line per problem; all fields a model lacks share one, and a bad ref hides what is below it."""
-    bad_refs = {detail["loc"][1] for detail in details if detail["loc"][-1] == "[key]"}
+    bad_refs = {detail["loc"][1] for detail in details if detail["loc"][-1] == "[key]"}  # of models and providers
     lacking: dict[str, list[str]] = {}
     lines: list[str] = []
     for detail in details:
@@ -122,11 +127,13 @@ def _describe(detail: ErrorDetails) -> str:
     """One problem as ``models.REF.FIELD: what is wrong; the mend``."""
     location = [str(part) for part in detail["loc"] if part != "[key]"]
     place, kind, given = ".".join(location), detail["type"], detail["input"]
-    field = location[2] if len(location) > 2 else "models"
+    field = location[2] if len(location) > 2 else location[0]
     if kind == "too_short" and place == "models":
         return "models: the catalog is empty; add at least one model"
     if kind == "extra_forbidden":
         part: type[Value] = _PARTS.get(field, ModelSpec) if len(location) > 3 else ModelSpec
+        if location[0] == "providers":
+            part = ProviderSpec
         known = list(part.model_fields)
         hint = did_you_mean(location[-1], known) or f"; known are {', '.join(known)}"
         return f"{place}: is not a field{hint}"
@@ -137,7 +144,8 @@ def _describe(detail: ErrorDetails) -> str:
     if kind == "string_pattern_mismatch":
         return f"{place}: {given!r} has the wrong form; {_FORMS[field]}"
     if kind in ("model_type", "dict_type"):
-        known = list(_PARTS.get(field, ModelSpec).model_fields)
+        whole = ProviderSpec if location[0] == "providers" else ModelSpec
+        known = list(_PARTS.get(field, whole).model_fields)
         return f"{place}: must be a mapping with the fields {', '.join(known)}, not {given!r}"
     if kind == "tuple_type":
         return f"{place}: must be a list in brackets, such as [a, b], not {given!r}"

@@ -82,7 +82,14 @@ class ModelSpec(Value):
         return self
 
 
+class ProviderSpec(Value):
+    """What the file says of a provider as a whole."""
+
+    health_url: Annotated[str, Field(pattern=r"^https?://\S+$", max_length=500, description="What checks ask for.")]
+
+
 class CatalogFile(Value):
     """A whole file, after it has been merged with what it extends."""
 
     models: Annotated[dict[ModelRef, ModelSpec], Field(min_length=1)]
+    providers: dict[Tag, ProviderSpec] = Field(default_factory=dict)
