@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from builders import ask, engine
+from redis_process import running_redis
 from typer.testing import CliRunner
 
 from monkey_coder.catalog.catalog import load_catalog
@@ -135,15 +137,28 @@ def test_a_file_with_a_mistake_adds_nothing(tmp_path: Path, content: dict[str, o
     assert json.loads(run("list", "--json")[1])["count"] == len(load_catalog())
 
 
-def test_show_tells_what_outcomes_taught(state_dir: Path) -> None:
+@pytest.fixture(params=["sqlite", "redis"])
+def redis_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str | None]:
+    """Address of a real server, or None where the state is in a file."""
+    if request.param == "sqlite":
+        yield None
+        return
+    with running_redis(tmp_path) as server:
+        monkeypatch.setenv("MONKEY_CODER_REDIS_URL", server.url)
+        yield server.url
+
+
+def test_show_tells_what_outcomes_taught(state_dir: Path, redis_url: str | None) -> None:
     ref = load_catalog().refs[0]
     state_dir.mkdir()
-    store, made = open_store(state_dir, None, time.time), []
+    store, made = open_store(state_dir, redis_url, time.time), []
     with engine(models=load_catalog().table(), listeners=[DecisionLog(made.append, time.time)]) as manager:
         answers = manager.decide([ask(task_type="security") for _ in range(20)])
     store.append_decisions([make() for make in made])
     reports = [
-        FeedbackRequest(decision_id=answer["decision_id"], model=ref, success=False, output_tokens=321)
+        FeedbackRequest(
+            decision_id=answer["decision_id"], model=ref, success=False, output_tokens=321, latency_ms=60_000.0
+        )
         for answer in answers
     ]
     store.append_outcomes([outcome_row(report, Reporter("anonymous", time.time())) for report in reports])
@@ -152,6 +167,8 @@ def test_show_tells_what_outcomes_taught(state_dir: Path) -> None:
     (learned,) = json.loads(out)["profile"]
     assert code == 0
     assert (learned["task"], round(learned["output_tokens"])) == ("security", 321)
+    assert load_catalog().get(ref).spec.latency_s < json.loads(out)["learned_latency_s"] <= 60.0
+    assert "latency learned from those outcomes" in run("show", ref)[1]
     assert learned["success"] < 0.5 * learned["prior"]
     assert learned["low"] <= learned["success"] <= learned["high"]
     assert re.search(r"security .* 0\.\d\d to 0\.\d\d .* 321", run("show", ref)[1])

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -62,14 +62,16 @@ def show(
         model = loaded.get(ref, "REF")
     except UnknownModelError as error:
         raise typer.BadParameter(str(error)) from error
-    profile = _learned(loaded, ref)
+    learned = _learned(loaded, ref)
     if as_json:
-        _print_json(model.as_json() | ({"profile": [asdict(told) for told in profile]} if profile else {}))
+        _print_json(model.as_json() | learned.as_json())
         return
     console = _console()
     console.print(_details(model))
-    if profile:
-        console.print(_profile(profile))
+    if learned.profile:
+        console.print(_profile(learned.profile))
+    if learned.latency_s is not None:
+        console.print(f"latency learned from those outcomes: {learned.latency_s:.2g} s")
 
 
 @app.command()
@@ -235,13 +237,33 @@ def _details(model: CatalogModel) -> Table:
     return table
 
 
-def _learned(catalog: Catalog, ref: str) -> Sequence[TaskProfile]:
-    """What outcomes say of a model, in the task types in which it has any; empty where there is no store."""
+@dataclass(frozen=True)
+class Learned:
+    """What outcomes say of a model.
+
+    Attributes:
+        profile: In the task types in which there are any.
+        latency_s: Seconds of a call; None where nothing was said of it.
+    """
+
+    profile: Sequence[TaskProfile] = ()
+    latency_s: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values; empty where nothing was learned."""
+        profile = {"profile": [asdict(told) for told in self.profile]} if self.profile else {}
+        return profile | ({} if self.latency_s is None else {"learned_latency_s": self.latency_s})
+
+
+def _learned(catalog: Catalog, ref: str) -> Learned:
     if not _has_store():
-        return ()
+        return Learned()
     with closing(_open_store()) as store:
         table = catalog.table()
-        return [told for told in past_profiles(store, table).profile(table, ref) if told.seen > 0.0]
+        profiles = past_profiles(store, table)
+    prior, latency = (float(each.latency_s[table.index[ref]]) for each in (table, profiles.table(table)))
+    profile = [told for told in profiles.profile(table, ref) if told.seen > 0.0]
+    return Learned(profile, None if latency == prior else latency)
 
 
 def _profile(profile: Sequence[TaskProfile]) -> Table:
