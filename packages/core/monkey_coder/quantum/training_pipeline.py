@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from monkey_coder import __version__
 from monkey_coder.errors import OutcomeTableError
@@ -154,7 +155,7 @@ def _train(
     data: OutcomeData, options: TrainOptions, progress: Progress, control: Control | None, start: Start | None
 ) -> TrainedPolicy:
     refs = data.table.refs
-    generators = np.random.default_rng(options.seed).spawn(6)
+    generators = np.random.default_rng(options.seed).spawn(7)
     validation = _split(data, options, generators[0])
     success = train_success(
         SuccessData(data.embedding, data.marks, data.scores, data.families, refs, data.weight),
@@ -166,7 +167,8 @@ def _train(
     progress("belief", 0, 2, "")
     learning, held = (np.flatnonzero(side) for side in (~validation, validation))
     part = data.rows(learning)
-    first = train_belief(refs, part.scores, estimate.take(learning), options.belief, generators[2], part.weight)
+    whole = _completed(data, estimate, generators[6])
+    first = train_belief(refs, whole[learning], estimate.take(learning), options.belief, generators[2])
     ours = _side(part, estimate.take(learning), first.held_out, data.cost_ref, options)
     theirs = _side(
         data.rows(held),
@@ -176,7 +178,7 @@ def _train(
         options,
     )
     progress("belief", 1, 2, "")
-    final = train_belief(refs, data.scores, estimate, options.belief, generators[3], data.weight)
+    final = train_belief(refs, whole, estimate, options.belief, generators[3])
     progress("belief", 2, 2, "")
     features = encode_models(data.table)
     shown = _some(len(held), options.most_validation, generators[4])
@@ -228,6 +230,18 @@ def _split(data: OutcomeData, options: TrainOptions, rng: np.random.Generator) -
     if without.any():
         validation &= ~np.isin(data.groups, data.groups[observed[:, without].any(axis=1)])
     return validation
+
+
+def _completed(data: OutcomeData, estimate: SuccessEstimate, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(N, P) scores to learn from how failures go together; of a log, what was not tried is drawn as it is foretold.
+
+    One outcome a row says nothing of any two models. What is foretold of a prompt does (imputation: Rubin 1987), and
+    what later attempts saw counts in full: which models were tried next depended on nothing but what was seen.
+    """
+    if data.weight is None:
+        return data.scores
+    drawn = rng.random(data.scores.shape) < estimate.success
+    return np.where(data.observed, data.scores, drawn.astype(np.float64))
 
 
 def _some(count: int, most: int, rng: np.random.Generator) -> IntArray:
