@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from monkey_coder.errors import RouterError
 from monkey_coder.ports import Clock
-from monkey_coder.quantum.learner_status import LearnerStatus, StatusBoard
+from monkey_coder.quantum.learner_status import LearnerStatus, StatusBoard, read_status
 from monkey_coder.storage.port import Store
 
 LEASE: Final = "learner"
@@ -57,11 +57,14 @@ class Heartbeat:
         self._status = LearnerStatus(owner=owner, started_at=now, heartbeat_at=now)
 
     def acquire(self) -> bool:
-        """Take the lease; False while another process has it."""
+        """Take the lease, and remember what the learner before said of its work; False while another process has it."""
         asked = self._clock()
         if not self._store.acquire_lease(LEASE, self._owner, self._lease_s):
             return False
         self._until = asked + self._lease_s
+        before = read_status(self._store)
+        if before is not None:
+            self.say(training=before.training, verdicts=before.verdicts)
         return True
 
     def __enter__(self) -> Self:
@@ -77,7 +80,7 @@ class Heartbeat:
         try:
             if self._clock() < self._until:
                 self.say(doing="ended", note="")
-                self._board.write(self._spoken())
+                self._speak()
             self._store.release_lease(LEASE, self._owner)
         except RouterError as error:
             _log.warning("the lease could not be given back: %s", error)
@@ -96,7 +99,7 @@ class Heartbeat:
         """Change what is said, and say it."""
         self.say(**changes)
         with self._lock:
-            self._board.write(self._spoken())
+            self._speak()
 
     def require(self) -> None:
         """Return while the lease holds.
@@ -107,8 +110,9 @@ class Heartbeat:
         if self._clock() >= self._until:
             raise LeaseLostError
 
-    def _spoken(self) -> LearnerStatus:
-        return self._status.model_copy(update={"heartbeat_at": self._now()})
+    def _speak(self) -> None:
+        self._status = self._status.model_copy(update={"heartbeat_at": self._now()})
+        self._board.write(self._status)
 
     def _beat(self) -> bool:
         asked = self._clock()
@@ -117,7 +121,7 @@ class Heartbeat:
             return False
         self._until = asked + self._lease_s
         with self._lock:
-            self._board.write(self._spoken())
+            self._speak()
         return True
 
     def _run(self) -> None:

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
 
 from monkey_coder.catalog.catalog import load_catalog
 from monkey_coder.catalog.table import ModelTable
@@ -25,8 +24,6 @@ from monkey_coder.policies import open_shelf
 from monkey_coder.quantum.learner_status import LearnerStatus
 from monkey_coder.quantum.log_training import LogOptions, LogTrainer
 from monkey_coder.settings import Settings
-
-LOWEST_PRIORITY: Final = 19
 
 
 @contextmanager
@@ -47,6 +44,7 @@ def open_workshop(
         StoreFormatError: What is stored is damaged or foreign.
         StoreUnavailableError: The store cannot be opened.
     """
+    _one_thread()
     catalog = load_catalog(settings.catalog)
     with open_shelf(settings, None) as (store, _):
 
@@ -109,7 +107,7 @@ def _told(workshop: Workshop, text: str, before: str) -> str:
 
 def log_options(least: int | None) -> LogOptions:
     """How to learn; `least` new outcomes are enough to train, where it is given."""
-    return LogOptions() if least is None else LogOptions(least_fresh=least)
+    return LogOptions() if least is None else LogOptions(least_new=least)
 
 
 def owner_name() -> str:
@@ -117,14 +115,10 @@ def owner_name() -> str:
     return f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
-def yield_to_others() -> None:
-    """Give this process the lowest priority, and its arithmetic one thread: whoever routes goes first."""
+def _one_thread() -> None:
+    """Keep torch from starting threads that would take turns with each other on cores that others need."""
     import torch
 
     torch.set_num_threads(1)
     with suppress(RuntimeError):  # too late once torch has used its threads
         torch.set_num_interop_threads(1)
-    os.nice(LOWEST_PRIORITY)
-    if hasattr(os, "SCHED_BATCH"):  # not on every system
-        with suppress(OSError):  # nor in every sandbox
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

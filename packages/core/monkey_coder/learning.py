@@ -22,7 +22,7 @@ from monkey_coder.heartbeat import Heartbeat, LeaseLostError
 from monkey_coder.ports import Clock
 from monkey_coder.publishing import as_policy
 from monkey_coder.quantum.decision_record import DecisionRecord, decode
-from monkey_coder.quantum.learner_status import VERDICTS_KEPT, Doing, TrainingRun, VerdictTold, read_status
+from monkey_coder.quantum.learner_status import VERDICTS_KEPT, Doing, TrainingRun, VerdictTold
 from monkey_coder.quantum.log_training import Challenger, LogTrainer
 from monkey_coder.quantum.policy_bundle import PolicyBundle
 from monkey_coder.quantum.policy_judge import Verdict
@@ -125,9 +125,6 @@ class Learning:
             StoreUnavailableError: The store does not answer.
         """
         shop = self._shop
-        before = read_status(shop.store)
-        if before is not None:
-            self._heart.say(training=before.training, verdicts=before.verdicts)
         self._position = self._trainer.restore(self._saved()[1])
         shop.tell("reading the outcomes so far")
         while True:
@@ -144,7 +141,8 @@ class Learning:
             if shop.clock() >= self._save_at:
                 self._save()
             if once:
-                self._heart.say_now(doing="idle")
+                self._watch()
+                self._heart.say_now(doing="idle", counts=dict(self._trainer.status()))
                 return
             self._wait(self._options.look_s)
 

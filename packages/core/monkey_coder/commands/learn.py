@@ -9,13 +9,14 @@ import signal
 import sys
 import threading
 import time
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Final
 
 import typer
 
 from monkey_coder.settings import Settings
 
-_LAST_WORDS_S = 5.0
+_LAST_WORDS_S: Final = 5.0
 """How long a learner whose parent is gone may take to end: nothing is lost if it is cut off."""
 
 
@@ -28,6 +29,9 @@ def learn(
         int | None, typer.Option(min=1, metavar="N", help="New outcomes that are enough to train; default 200.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    nice: Annotated[
+        int, typer.Option(min=0, max=19, help="How far to yield to other processes; 19: run where others do not.")
+    ] = 19,
     owner: Annotated[str | None, typer.Option(hidden=True)] = None,
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
 ) -> None:
@@ -35,11 +39,6 @@ def learn(
 
     One learner of a deployment is active; others wait for its end. `serve` starts one, unless told --no-learn.
     """
-    from monkey_coder.learner import (  # torch takes seconds to import, and other commands do without it
-        learn as run,
-    )
-    from monkey_coder.learner import log_options, open_workshop, owner_name, yield_to_others
-
     settings = Settings.from_environment(os.environ)
     stop = threading.Event()
     _end_when_told(stop)
@@ -51,11 +50,22 @@ def learn(
         line = json.dumps({"at": time.time(), "said": text}) if as_json else f"learner: {text}"
         typer.echo(line, err=until_eof)
 
-    yield_to_others()
-    with open_workshop(settings, tell, stop, log_options(least), seed) as workshop:
-        status = run(workshop, owner or owner_name(), once=once)
+    yield_to_others(nice)
+    from monkey_coder import learner  # torch takes seconds to import, and other commands do without it
+
+    log_options = learner.log_options(least)
+    with learner.open_workshop(settings, tell, stop, log_options, seed) as workshop:
+        status = learner.learn(workshop, owner or learner.owner_name(), once=once)
     if once and as_json and status is not None:
         typer.echo(status.model_dump_json())
+
+
+def yield_to_others(nice: int) -> None:
+    """Give this process a low priority, 1 to 19 being the lowest: whoever routes goes first. 0 changes nothing."""
+    os.nice(nice)
+    if nice and hasattr(os, "SCHED_BATCH"):  # not on every system
+        with suppress(OSError):  # nor in every sandbox
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _end_when_told(stop: threading.Event) -> None:

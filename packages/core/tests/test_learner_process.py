@@ -1,0 +1,253 @@
+"""The learner as a process: it learns from a real engine's decisions, survives being killed, and is alone at it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from redis_process import running_redis
+from servers import COMMAND, PATIENCE_S, command, environment, serving
+from taught_store import teaching
+
+from monkey_coder.quantum.decision_record import decode
+from monkey_coder.quantum.learner_status import LearnerStatus, read_status
+from monkey_coder.quantum.policy_shelf import StoreShelf
+from monkey_coder.quantum.training_wishes import write_wishes
+from monkey_coder.quantum.transition_log import TransitionLog
+from monkey_coder.storage.opening import open_store
+from monkey_coder.storage.port import START, Store
+
+ENOUGH = 700
+"""Outcomes after which a policy is worth publishing in the world of `taught_store`."""
+AT_ONCE = ("--nice", "0")
+"""The tests wait for it, and the machine may be busy."""
+NEVER = "1000000"
+"""So many outcomes are needed for a training that shall not happen."""
+
+
+@dataclass
+class Deployment:
+    """A store, and the environment in which processes use it."""
+
+    state_dir: Path
+    store: Store
+    settings: dict[str, str]
+
+    def status(self) -> LearnerStatus | None:
+        return read_status(self.store)
+
+    def learn(self, *options: str) -> subprocess.CompletedProcess[str]:
+        return command(self.state_dir, "learn", *AT_ONCE, *options, settings=self.settings)
+
+    @contextmanager
+    def learning(self, *options: str) -> Iterator[subprocess.Popen[str]]:
+        """A learner in the background, never left behind."""
+        process = subprocess.Popen(
+            [*COMMAND, "learn", *AT_ONCE, *options],
+            env=environment(self.state_dir, self.settings) | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
+    state_dir = tmp_path / "state"
+    state_dir.mkdir()
+    if request.param == "sqlite":
+        with closing(open_store(state_dir, None, time.time)) as store:
+            yield Deployment(state_dir, store, {})
+    else:
+        with running_redis(tmp_path) as server, closing(open_store(state_dir, server.url, time.time)) as store:
+            yield Deployment(state_dir, store, {"MONKEY_CODER_REDIS_URL": server.url})
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Deployment]:
+    state_dir = tmp_path / "state"
+    state_dir.mkdir()
+    with closing(open_store(state_dir, None, time.time)) as store:
+        yield Deployment(state_dir, store, {})
+
+
+def until_said(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if words in line:
+            return
+    raise AssertionError(f"it ended without saying {words!r}:\n{said}")
+
+
+def eventually(holds: Callable[[], object], what: str = "waited in vain") -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def last_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def taken_once(store: Store) -> dict[str, int]:
+    """What a learner counts that is never killed, and sees every outcome once."""
+    log = TransitionLog()
+
+    def decision(decision_id: str) -> Any:
+        payload = store.decision(decision_id)
+        return None if payload is None else decode(payload)
+
+    log.take(store.read_outcomes(START, 1_000_000), decision, time.time())
+    return {"outcomes": log.counts.outcomes, "decisions": log.counts.decisions, "waiting": log.counts.waiting}
+
+
+def test_killed_again_and_again_it_loses_and_repeats_nothing(deployment: Deployment) -> None:
+    seed = random.randrange(1_000_000)
+    rng = random.Random(seed)
+    with teaching(deployment.state_dir, deployment.store) as teacher:
+        answers = teacher.decide(ENOUGH)
+        teacher.report(answers[:300], time.time())
+        for moment in range(3):
+            with deployment.learning("--least", "50", "--owner", "the-same") as process:
+                until_said(process, "reading the outcomes" if moment == 0 else "training on")
+                teacher.report(answers[300 + 100 * moment : 400 + 100 * moment], time.time())
+                time.sleep(rng.uniform(0.0, 2.0) if moment else rng.uniform(0.0, 0.1))
+                process.kill()
+        teacher.report(answers[600:], time.time())
+    told = last_json(deployment.learn("--once", "--json", "--least", NEVER, "--owner", "the-same"))
+    expected = taken_once(deployment.store)
+    assert expected == {"outcomes": ENOUGH, "decisions": ENOUGH, "waiting": 0}, seed
+    assert {name: told["counts"][name] for name in expected} == expected, seed
+
+
+def test_it_learns_publishes_and_says_so(deployment: Deployment) -> None:
+    with teaching(deployment.state_dir, deployment.store) as teacher:
+        teacher.report(teacher.decide(ENOUGH), time.time())
+    done = deployment.learn("--once")
+    assert done.returncode == 0, done.stderr
+    assert "policy 1 is served" in done.stdout
+    shelf = StoreShelf(deployment.store, time.time)
+    assert shelf.current() == 1
+    assert shelf.load(1).card["verdict"]["publish"] is True
+    assert shelf.switches()[-1].by == "learner"
+    status = deployment.status()
+    assert status is not None
+    assert (status.doing, status.policy, status.counts["outcomes"]) == ("ended", 1, ENOUGH)
+    assert status.training is not None
+    assert status.training.tasks > 100
+    assert [verdict.policy for verdict in status.verdicts] == [1]
+    assert deployment.store.lease_owner("learner") is None
+
+    again = last_json(deployment.learn("--once", "--json"))
+    assert again["policy"] == 1  # nothing new came: nothing was trained
+    assert again["training"]["ended_at"] == status.training.ended_at
+    assert again["counts"]["fresh"] == 0
+
+
+def test_one_is_active_and_another_takes_over_from_one_that_was_stopped(embedded: Deployment) -> None:
+    with embedded.learning("--least", NEVER) as first:
+        until_said(first, "reading")
+        refused = embedded.learn("--once")
+        assert refused.returncode == 1
+        assert "is the active learner" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        owner = embedded.store.lease_owner("learner")
+        with embedded.learning("--least", NEVER) as second:
+            until_said(second, "waiting")
+            first.send_signal(signal.SIGSTOP)
+            until_said(second, "reading")
+            assert embedded.store.lease_owner("learner") not in (None, owner)
+            first.send_signal(signal.SIGCONT)
+            until_said(first, "waiting")
+            second.send_signal(signal.SIGTERM)
+            assert second.wait(PATIENCE_S) == 0
+            until_said(first, "reading")
+        first.send_signal(signal.SIGINT)
+        assert first.wait(PATIENCE_S) == 0
+        assert first.stdout is not None
+        assert "Traceback" not in first.stdout.read()
+
+
+def test_paused_it_reads_and_does_not_train_until_it_may(embedded: Deployment) -> None:
+    write_wishes(embedded.store, paused=True)
+    with teaching(embedded.state_dir, embedded.store) as teacher:
+        teacher.report(teacher.decide(120), time.time())
+    with embedded.learning("--least", "50") as process:
+        eventually(lambda: doing(embedded) == "paused")
+        status = embedded.status()
+        assert status is not None
+        assert status.counts["outcomes"] == 120
+        assert status.training is None
+        write_wishes(embedded.store, paused=False)
+        until_said(process, "training on 120 outcomes")
+
+
+def doing(deployment: Deployment) -> str | None:
+    status = deployment.status()
+    return None if status is None else status.doing
+
+
+def test_the_server_starts_one_restarts_it_and_takes_it_along(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "2", "--learn") as server:
+        eventually(lambda: httpx.get(server.url + "/v1/quantum/training").json()["alive"])
+        (pid,) = learners_of(server.process.pid)
+        assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: learners_of(server.process.pid) not in ([], [pid]))
+        assert "started again" in server.said()
+        (successor,) = learners_of(server.process.pid)
+        assert httpx.post(server.url + "/v1/quantum/route", json={"request": {"prompt": "x"}}).status_code == 200
+        server.process.kill()  # it has no time to end its learner
+        server.process.wait()
+        eventually(lambda: not Path(f"/proc/{successor}").exists())
+
+
+def test_the_server_ends_its_learner_and_can_do_without(tmp_path: Path) -> None:
+    with serving(tmp_path, settings={"MONKEY_CODER_LEARN": "true"}) as server:
+        eventually(lambda: learners_of(server.process.pid))
+        (pid,) = learners_of(server.process.pid)
+        server.end(signal.SIGINT)
+        assert not Path(f"/proc/{pid}").exists()
+        assert "Traceback" not in server.said()
+    (tmp_path / "other").mkdir()
+    with serving(tmp_path / "other", "--no-learn", settings={"MONKEY_CODER_LEARN": "true"}) as server:
+        assert httpx.get(server.url + "/v1/quantum/training").json()["enabled"] is False
+        assert learners_of(server.process.pid) == []
+
+
+def learners_of(pid: int) -> list[int]:
+    """Children of a process that learn, whichever of its threads started them."""
+    children = " ".join(each.read_text() for each in Path(f"/proc/{pid}/task").glob("*/children"))
+    return [int(child) for child in children.split() if b"learn" in words_of(int(child))]
+
+
+def words_of(pid: int) -> list[bytes]:
+    """The command line of a process; empty once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except FileNotFoundError:
+        return []
