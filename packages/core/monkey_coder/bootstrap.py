@@ -253,11 +253,13 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
                 settings,
                 core.manager,
                 deployment_secret(settings.state_dir),
+                store,
                 lambda: ("store",) if health.failing else (),
                 lambda: heard,
                 core.metrics.on_cache,
             )
         )
+        following.follower.listeners = (*following.follower.listeners, cache.manager)
         batcher: Batcher[Asked | RouteRequest, Reply] = Batcher(
             partial(decide_and_say, cache.cache.decide, health),
             executor,

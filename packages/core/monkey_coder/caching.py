@@ -16,15 +16,23 @@ from monkey_coder.models import RouteRequest
 from monkey_coder.ports import DecisionListener
 from monkey_coder.quantum.cache_key import Keyring
 from monkey_coder.quantum.cache_making import Lifetimes
+from monkey_coder.quantum.cache_manager import CacheManager
+from monkey_coder.quantum.cache_parts import CacheTiers, Deciding, DecisionNotes
+from monkey_coder.quantum.cache_patterns import PatternMemory
 from monkey_coder.quantum.cache_telling import HitTeller
 from monkey_coder.quantum.cache_verifier import CacheVerifier, plain
 from monkey_coder.quantum.local_tier import LocalTier
+from monkey_coder.quantum.prompt_similarity import PromptSimilarity
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
-from monkey_coder.quantum.routing_cache import CacheTiers, Deciding, DecisionNotes, RoutingCache
+from monkey_coder.quantum.routing_cache import RoutingCache
 from monkey_coder.quantum.session_affinity import SessionMemory
+from monkey_coder.quantum.similarity_index import LikenessIndex
 from monkey_coder.settings import Settings
+from monkey_coder.storage.port import Store
 
 MEGABYTE = 1_000_000
+REST_S = 0.005
+"""Between two handfuls of decisions that warm the cache: requests go first."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class Caching:
         verifier: Checks some hits.
         decide_quietly: Decides without exploring, logging, counting, or touching sessions.
         notes: Listens to both ways to decide.
+        manager: Warms and clears.
     """
 
     cache: RoutingCache
@@ -44,6 +53,7 @@ class Caching:
     verifier: CacheVerifier
     decide_quietly: Callable[[Sequence[RouteRequest]], list[Any]]
     notes: DecisionNotes
+    manager: CacheManager
 
 
 @asynccontextmanager
@@ -51,6 +61,7 @@ async def caching(
     settings: Settings,
     manager: QuantumRoutingManager,
     secret: bytes,
+    store: Store,
     troubles: Callable[[], tuple[str, ...]],
     listeners: Callable[[], Sequence[DecisionListener]],
     on_cache: Callable[[str, str, int], None],
@@ -61,6 +72,7 @@ async def caching(
         settings: From the environment.
         manager: Decides what is not cached; the cache listens to it.
         secret: Of the deployment; the cache key is made from it where the settings name none.
+        store: Where decisions are logged, and orders left for all processes.
         troubles: What should work and does not at the moment, beside the shared cache, as answers say it.
         listeners: Who is to be told of hits.
         on_cache: Counts what the cache did.
@@ -73,6 +85,8 @@ async def caching(
             shared = RedisTier.open(settings.redis_url, time.monotonic, settings.cache_wait_ms / 1e3)
             stack.callback(shared.close)
         notes = DecisionNotes()
+        keys = keyring(settings, secret)
+        patterns = PatternMemory()
         manager.listeners = (*manager.listeners, notes)
         cache = RoutingCache(
             deciding=Deciding(
@@ -84,14 +98,19 @@ async def caching(
                 embedder=manager.embedder,
                 troubles=troubles,
             ),
-            tiers=CacheTiers(LocalTier(settings.cache_mb * MEGABYTE, time.time), shared),
-            keyring=keyring(settings, secret),
+            tiers=CacheTiers(
+                LocalTier(settings.cache_mb * MEGABYTE, time.time),
+                shared,
+                LikenessIndex(PromptSimilarity(keys.secret), shared=shared),
+            ),
+            keyring=keys,
             wall_clock=time.time,
             clock=time.monotonic,
             rng=np.random.default_rng(),
             lifetimes=Lifetimes(min(Lifetimes().shortest_s, settings.cache_ttl_s), settings.cache_ttl_s),
             check_rate=settings.cache_check_rate,
             on=settings.cache,
+            remember=patterns.note,
         )
 
         def quietly(requests: Sequence[RouteRequest]) -> list[Any]:
@@ -100,14 +119,26 @@ async def caching(
 
         teller = HitTeller(cache, listeners, on_cache)
         verifier = CacheVerifier(cache, quietly, notes)
+        care = CacheManager(
+            cache=cache,
+            verifier=verifier,
+            decide=quietly,
+            notes=notes,
+            store=store,
+            snapshot=manager.snapshot,
+            patterns=patterns,
+            rest=lambda: time.sleep(REST_S),
+        )
         executor = ThreadPoolExecutor(1, thread_name_prefix="cache")
         stack.callback(teller.tell)  # what the last moments brought; after the thread has ended
         stack.callback(executor.shutdown)
+        carer = ThreadPoolExecutor(1, thread_name_prefix="cache-care")
+        stack.callback(carer.shutdown)
         jobs = await stack.enter_async_context(asyncio.TaskGroup())
-        for job in (teller.run(executor), verifier.run(executor)):
+        for job in (teller.run(executor), verifier.run(executor), care.run(carer)):
             task = jobs.create_task(job, name="caching")
             stack.callback(task.cancel)
-        yield Caching(cache, teller, verifier, quietly, notes)
+        yield Caching(cache, teller, verifier, quietly, notes, care)
 
 
 def keyring(settings: Settings, secret: bytes) -> Keyring:

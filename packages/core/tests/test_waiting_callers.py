@@ -21,7 +21,7 @@ from contract import ROUTE
 from monkey_coder.app.main import create_app
 from monkey_coder.bootstrap import Engine, open_engine
 from monkey_coder.quantum.batching import Batcher
-from monkey_coder.quantum.routing_cache import Asked
+from monkey_coder.quantum.cache_parts import Asked
 from monkey_coder.settings import Settings
 
 PATIENCE_S = 30.0

@@ -23,7 +23,7 @@ from monkey_coder.app.problems import INTERNAL, error_response
 from monkey_coder.bootstrap import Engine
 from monkey_coder.errors import BodyTooLargeError, OverloadedError, RouterError
 from monkey_coder.models import Preferences, RouteBatchRequest, RouteRequest
-from monkey_coder.quantum.routing_cache import Asked, Reply
+from monkey_coder.quantum.cache_parts import Asked, Reply
 from monkey_coder.validation import from_validation
 
 PATH: Final = "/v1/quantum/route"

@@ -60,6 +60,7 @@ class CachedDecision:
         margin: Utility of the model minus that of the best other candidate, in successes; at least 0.
         agreement: Share of the strategies with an opinion that put it first, 0..1.
         policy_version: Of the policy that decided.
+        price: Price of money by which spend was paced, in successes per USD; 0 without pacing.
         prior: (M,) P(success) of every model for the task type when it was decided.
         answer: JSON of the answer without what is each hit's own (`PER_HIT`).
         confirmed: How many outcomes told of success.
@@ -79,6 +80,7 @@ class CachedDecision:
     margin: float
     agreement: float
     policy_version: int | None
+    price: float
     prior: FloatArray
     answer: bytes
     confirmed: int = 0
@@ -92,18 +94,25 @@ class CachedDecision:
         refs = len(self.alternatives) + len(self.unavailable)
         return OVERHEAD_BYTES + len(self.answer) + self.prior.nbytes + 100 * refs
 
-    def fitted(self, table: ModelTable) -> CachedDecision | None:
+    def fitted(self, table: ModelTable, price: float) -> CachedDecision | None:
         """The same decision for the models as they are now, or None when it does not stand any more.
 
         It does not when the model is gone or cannot be had, when one that could not be had then can be had now, when
-        another's prior chances have risen against the model's by more than the margin, or when those of a model that the
-        answer tells of have moved by more than `MOST_DRIFT`. Runners-up that cannot be had now leave the alternatives.
+        another's prior chances have risen against the model's by more than the margin, when those of a model that the
+        answer tells of have moved by more than `MOST_DRIFT`, or the price of money by more than `MOST_INFLATION`.
+        Runners-up that cannot be had now leave the alternatives.
+
+        Args:
+            table: The models.
+            price: Price of money by which spend is paced now; 0 without pacing.
         """
         index, available = table.index, table.available
         column = index.get(self.ref)
         if column is None or not available[column] or len(self.prior) != len(table):
             return None
         if any(ref not in index or available[index[ref]] for ref in self.unavailable):
+            return None
+        if abs(price - self.price) > MOST_INFLATION * self.price:
             return None
         moved = table.success[TASK_TYPES.index(self.task)] - self.prior
         told = moved[[column, *(index[ref] for ref in self.alternatives if ref in index)]]
@@ -154,6 +163,9 @@ UNAVAILABLE: Final = "its provider is unavailable at the moment"
 MOST_DRIFT: Final = 0.005
 """How far the prior chances of a model may move until what a cached answer says of it is no longer true enough. One
 outcome moves a model further that is known from a hundred, and not one that is known from thousands."""
+
+MOST_INFLATION: Final = 0.1
+"""Part by which the price of money may move until a decision must be made again."""
 
 _ROUNDING: Final = 1e-5
 """By which chances may differ that went through JSON."""

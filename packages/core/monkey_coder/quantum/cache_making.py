@@ -53,7 +53,7 @@ def stability(margin: float, agreement: float, width: float) -> float:
 
 
 def entry_of(
-    event: DecisionEvent, made_at: float, lifetimes: Lifetimes, rng: np.random.Generator
+    event: DecisionEvent, made_at: float, price: float, lifetimes: Lifetimes, rng: np.random.Generator
 ) -> CachedDecision | None:
     """Make the entry of a decision, or None when it must not be given again.
 
@@ -63,6 +63,7 @@ def entry_of(
     Args:
         event: The decision.
         made_at: Seconds since 1970.
+        price: Price of money by which spend is paced, in successes per USD; 0 without pacing.
         lifetimes: How long entries live.
         rng: For the jitter.
     """
@@ -95,6 +96,7 @@ def entry_of(
         margin=margin,
         agreement=agreement,
         policy_version=answer["policy_version"],
+        price=price,
         prior=table.success[task],
         answer=_reusable(answer),
     )

@@ -14,7 +14,8 @@ import orjson
 
 from monkey_coder.ports import DecisionEvent, DecisionListener, Reuse
 from monkey_coder.quantum.cache_entry import CachedDecision
-from monkey_coder.quantum.routing_cache import Hit, RoutingCache
+from monkey_coder.quantum.cache_parts import Hit
+from monkey_coder.quantum.routing_cache import RoutingCache
 
 TELL_EVERY_S: Final = 0.05
 """Longest delay of a hit on its way to the log; a crash loses no more."""
@@ -23,9 +24,13 @@ MOST_AT_ONCE: Final = 512
 MOST_ORIGINS: Final = 20_000
 """Latest hits of this process whose decisions are known without the log."""
 
+_CERTAIN: Final = np.ones(1, dtype=np.float32)
+"""Distribution over the one model that a hit can serve."""
+
 METRIC_RESULTS: Final = frozenset(
-    {"hit", "miss", "stored", "rejected", "invalidated", "corrupt", "error", "disagreed", "agreed"}
+    {"hit", "miss", "stored", "rejected", "evicted", "expired", "invalidated", "corrupt", "error", "disagreed"}
 )
+"""What `MetricsCollector.on_cache` knows of all that is counted."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +95,7 @@ class HitTeller:
         counts["local", "evicted"], counts["local", "expired"] = local.evicted, local.expired
         for (tier, result), times in counts.items():
             fresh = times - self._counted[tier, result]
-            if fresh and result in METRIC_RESULTS | {"evicted", "expired"}:
+            if fresh and result in METRIC_RESULTS:
                 self._on_cache(tier, result, fresh)
         self._counted = counts
 
@@ -122,7 +127,7 @@ def _event(hit: Hit, answer: dict[str, Any]) -> DecisionEvent:
         answer=answer,
         batch=None,
         row=0,
-        distribution=np.ones(1, dtype=np.float32),  # of the one model that could be served
+        distribution=_CERTAIN,
         duration_s=hit.seconds,
         reuse=Reuse(hit.entry.origin, hit.entry.task),
     )

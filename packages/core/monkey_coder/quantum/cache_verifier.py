@@ -12,7 +12,8 @@ from monkey_coder.errors import RouterError
 from monkey_coder.models import RouteRequest
 from monkey_coder.quantum.cache_entry import CachedDecision
 from monkey_coder.quantum.cache_key import CacheKey
-from monkey_coder.quantum.routing_cache import Asked, DecisionNotes, RoutingCache
+from monkey_coder.quantum.cache_parts import Asked, DecisionNotes
+from monkey_coder.quantum.routing_cache import RoutingCache
 
 CHECK_EVERY_S: Final = 0.5
 MOST_AT_ONCE: Final = 16

@@ -9,171 +9,29 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from monkey_coder.errors import RouterError
-from monkey_coder.models import CacheMode, RouteRequest
-from monkey_coder.ports import Clock, DecisionEvent, FloatArray, TextEmbedder
-from monkey_coder.quantum.cache_entry import BadEntryError, CachedDecision, answer_json, decode, encode
+from monkey_coder.models import RouteRequest
+from monkey_coder.ports import Clock, DecisionEvent
+from monkey_coder.quantum.cache_entry import CachedDecision, answer_json
 from monkey_coder.quantum.cache_fit import fitted_to
 from monkey_coder.quantum.cache_key import CacheKey, Keyring
 from monkey_coder.quantum.cache_making import Lifetimes, entry_of
-from monkey_coder.quantum.local_tier import LocalTier
-from monkey_coder.quantum.session_affinity import SessionMemory
+from monkey_coder.quantum.cache_parts import Asked, CacheTiers, Deciding, Hit, Reply, SimilarAsk, last_of, price_of
+from monkey_coder.quantum.shared_entries import SharedEntries
 from monkey_coder.quantum.snapshot import EngineSnapshot
-
-if TYPE_CHECKING:  # a process without Redis need not load its client
-    from monkey_coder.quantum.redis_tier import RedisTier
-
-Reply = dict[str, Any] | bytes | RouterError
-"""An answer in contract form, as fields or (a hit) as JSON; or the error that the caller must see."""
 
 MOST_BODIES: Final = 20_000
 """Bodies of requests whose keys are remembered, so that they need not be read again."""
 
 MOST_UNTOLD: Final = 20_000
 """Hits that wait for their listeners; beyond, the oldest are counted and forgotten."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request on its way through the cache.
-
-    Attributes:
-        request: As parsed.
-        digest: Of the request; empty when the cache must not be looked at.
-        last: Ref of the model that its session used last.
-    """
-
-    request: RouteRequest
-    digest: bytes = b""
-    last: str | None = None
-
-    @property
-    def mode(self) -> CacheMode:
-        """How the caller wants the cache to be used."""
-        return self.request.quantum_config.cache
-
-
-@dataclass(frozen=True, slots=True)
-class SimilarAsk:
-    """A miss, as an index of similar prompts sees it.
-
-    Attributes:
-        prompt: Its text; must not be kept.
-        family: Digest of everything but the prompt, generation included: only entries of the same family may be found.
-        embedding: (D,) of the prompt, unit length.
-    """
-
-    prompt: str
-    family: bytes
-    embedding: FloatArray
-
-
-class SimilarityIndex(Protocol):
-    """Finds entries made for nearly identical prompts. Called on the deciding thread; `discard` and `clear` on any."""
-
-    def find(self, asked: Sequence[SimilarAsk]) -> list[CacheKey | None]:
-        """For each miss the key of the entry to reuse, or None."""
-        ...
-
-    def add(self, added: Sequence[SimilarAsk], keys: Sequence[CacheKey]) -> None:
-        """Remember what was just decided."""
-        ...
-
-    def discard(self, keys: Iterable[CacheKey]) -> None:
-        """Forget entries."""
-        ...
-
-    def clear(self) -> None:
-        """Forget everything."""
-        ...
-
-
-class Hit(NamedTuple):
-    """A hit that its listeners are to be told of."""
-
-    decision_id: str
-    episode_id: str | None
-    entry: CachedDecision
-    tier: str
-    degraded: tuple[str, ...]
-    seconds: float
-
-
-class DecisionNotes:
-    """A listener that hands the events of a call to whoever makes that call, in the same thread."""
-
-    def __init__(self) -> None:
-        self._local = threading.local()
-
-    @contextmanager
-    def taken(self) -> Iterator[dict[str, DecisionEvent]]:
-        """Take the events of decisions that this thread makes in the block, by decision id."""
-        events: dict[str, DecisionEvent] = {}
-        self._local.events = events
-        try:
-            yield events
-        finally:
-            self._local.events = None
-
-    def on_decided(self, events: Sequence[DecisionEvent]) -> None:
-        """Take note of the decisions of one batch."""
-        taken: dict[str, DecisionEvent] | None = getattr(self._local, "events", None)
-        if taken is not None:
-            taken.update((event.answer["decision_id"], event) for event in events)
-
-
-def last_of(event: DecisionEvent) -> str | None:
-    """Ref of the model that a decision took for its session's last, which may have moved on since the request came."""
-    if event.batch is None or event.deliberation is None:
-        return None
-    column = int(event.deliberation.last[event.row])
-    return None if column < 0 else event.batch.table.refs[column]
-
-
-@dataclass(frozen=True)
-class Deciding:
-    """What a cache is put in front of.
-
-    Attributes:
-        decide: Decides a batch.
-        notes: Listens to it.
-        snapshot: What the next batch rests on.
-        sessions: Which model each session used last.
-        make_ids: Makes so many decision ids.
-        embedder: For prompts.
-        troubles: What should work and does not at the moment, beside Redis, as answers say it.
-    """
-
-    decide: Callable[[Sequence[RouteRequest]], list[Any]]
-    notes: DecisionNotes
-    snapshot: Callable[[], EngineSnapshot]
-    sessions: SessionMemory
-    make_ids: Callable[[int], list[str]]
-    embedder: TextEmbedder
-    troubles: Callable[[], tuple[str, ...]] = tuple
-
-
-@dataclass(frozen=True)
-class CacheTiers:
-    """Where entries are.
-
-    Attributes:
-        local: In this process.
-        redis: Shared by all processes, or None.
-        similar: Index of prompts, or None.
-    """
-
-    local: LocalTier
-    redis: RedisTier | None = None
-    similar: SimilarityIndex | None = None
 
 
 class _Generation(NamedTuple):
@@ -196,9 +54,11 @@ class RoutingCache:
         lifetimes: How long entries live.
         check_rate: Share of the hits that are to be checked, 0..1.
         on: Whether anything is cached at all.
+        remote: The entries that all processes share.
         counts: What happened so far, by tier and result.
         untold: Hits that listeners are yet to be told of.
         unchecked: Hits that are to be decided again, to see whether they still stand.
+        remember: Takes the digest and the request of every entry that is made here, outside sessions.
     """
 
     deciding: Deciding
@@ -213,11 +73,13 @@ class RoutingCache:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     untold: deque[Hit] = field(default_factory=lambda: deque(maxlen=MOST_UNTOLD))
     unchecked: deque[tuple[Asked, CacheKey, CachedDecision]] = field(default_factory=lambda: deque(maxlen=64))
+    remember: Callable[[bytes, RouteRequest], None] | None = None
 
     def __post_init__(self) -> None:
         self._bodies: OrderedDict[bytes, tuple[bytes, str | None]] = OrderedDict()
         self._serials = count()
         self._lock = threading.Lock()  # guards the generator and the counts
+        self.remote = SharedEntries(self.tiers.redis, self.keyring, self.wall_clock, self.count)
         self._generation = self._of(self.deciding.snapshot())
         self._until_check = self._gap()
 
@@ -287,8 +149,7 @@ class RoutingCache:
             entry = self._local(key, quietly=True)
             if entry is not None:
                 found[key] = entry, "local"
-        redis = self.tiers.redis
-        with nullcontext() if redis is None else redis.one_wait():
+        with self.remote.one_wait():
             self._from_redis([key for key in open_keys if key not in found], found, now)
             similar = self._from_index({k: a for k, a in open_keys.items() if k not in found}, found, now)
         replies: list[Reply | None] = [None] * len(asked)
@@ -328,8 +189,7 @@ class RoutingCache:
 
     def drop(self, keys: Sequence[CacheKey]) -> int:
         """Drop entries from everywhere but the local tier; returns how many were named."""
-        if self.tiers.redis is not None:
-            self.tiers.redis.forget(keys)
+        self.remote.forget(keys)
         if self.tiers.similar is not None:
             self.tiers.similar.discard(keys)
         self.count("local", "invalidated", len(keys))
@@ -347,33 +207,30 @@ class RoutingCache:
                 until = min(entry.made_at + 2.0 * life, now + self.lifetimes.longest_s)
                 if until > entry.expires_at + 0.1 * life:
                     entry.expires_at = until
-                    self._share([(key, entry)], now)
+                    self.remote.keep([(key, entry)])
         return bool(keys)
 
     def keep(self, key: CacheKey, entry: CachedDecision) -> None:
         """Put an entry into all tiers."""
         self.tiers.local.put(key, entry)
-        self._share([(key, entry)], self.wall_clock())
+        self.remote.keep([(key, entry)])
         self.count("local", "stored")
 
     def entry_of(self, event: DecisionEvent) -> CachedDecision | None:
         """The entry of a decision that was made just now, or None when it must not be given again."""
         with self._lock:
-            return entry_of(event, self.wall_clock(), self.lifetimes, self.rng)
+            return entry_of(event, self.wall_clock(), price_of(self.deciding.snapshot()), self.lifetimes, self.rng)
 
     def shared(self, limit: int) -> Iterator[tuple[CacheKey, CachedDecision]]:
-        """Entries of the shared tier, in no order; bad ones are dropped. Waits for Redis.
+        """Up to so many entries of the shared tier, in no order. Waits for Redis.
 
         Raises:
             RedisError: The server failed.
         """
-        for key, payload in () if self.tiers.redis is None else self.tiers.redis.scan(limit):
-            entry = self._decoded(key, payload)
-            if entry is not None:
-                yield key, entry
+        return self.remote.scan(limit)
 
     def clear(self) -> int:
-        """Drop everything in this process; returns how many entries that were. The shared tier has its own `clear`."""
+        """Drop everything in this process; returns how many entries that were."""
         self._bodies.clear()
         if self.tiers.similar is not None:
             self.tiers.similar.clear()
@@ -407,7 +264,7 @@ class RoutingCache:
         """The entry as it is to be given now, or None; looked at once per snapshot."""
         if entry.stood == now.serial:
             return entry
-        fitted = entry.fitted(now.snapshot.table)
+        fitted = entry.fitted(now.snapshot.table, price_of(now.snapshot))
         if fitted is None:
             self.tiers.local.remove(key)
             self.count("local", "rejected")
@@ -420,33 +277,16 @@ class RoutingCache:
     def _from_redis(
         self, keys: Sequence[CacheKey], found: dict[CacheKey, tuple[CachedDecision, str]], now: _Generation
     ) -> None:
-        redis = self.tiers.redis
-        if redis is None or not keys:
-            return
-        payloads = redis.fetch(keys)
-        if payloads is None:
-            self.count("redis", "error", len(keys))
-            return
-        for key, payload in zip(keys, payloads, strict=True):
-            entry = None if payload is None else self._decoded(key, payload)
-            if entry is not None and entry.expires_at > self.wall_clock():
-                self.tiers.local.put(key, entry)
-                entry = self._standing(key, entry, now)
-            else:
-                entry = None
-            if entry is not None:
-                found[key] = entry, "redis"
-            self.count("redis", "miss" if entry is None else "hit")
-
-    def _decoded(self, key: CacheKey, payload: bytes) -> CachedDecision | None:
-        try:
-            return decode(payload, key, self.keyring)
-        except BadEntryError as error:
-            self.count("redis", "corrupt")
-            self.count("redis", error.flaw)
-            if self.tiers.redis is not None:
-                self.tiers.redis.forget([key])
-            return None
+        shared = self.remote.get(keys)
+        for key, entry in shared.items():
+            self.tiers.local.put(key, entry)
+            standing = self._standing(key, entry, now)
+            if standing is not None:
+                found[key] = standing, "redis"
+        if self.tiers.redis is not None and not self.remote.failing:
+            hits = sum(key in found for key in keys)
+            self.count("redis", "hit", hits)
+            self.count("redis", "miss", len(keys) - hits)
 
     def _from_index(
         self, open_: dict[CacheKey, Asked], found: dict[CacheKey, tuple[CachedDecision, str]], now: _Generation
@@ -491,7 +331,6 @@ class RoutingCache:
         with self.deciding.notes.taken() as events:
             answers = self.deciding.decide([asked[row].request for row in rows])
         made: dict[CacheKey, CachedDecision] = {}
-        now = self.wall_clock()
         for row, answer in zip(rows, answers, strict=True):
             replies[row] = answer
             if isinstance(answer, RouterError):
@@ -501,22 +340,19 @@ class RoutingCache:
                 entry = self.entry_of(event)
                 if entry is not None:
                     made[keys[row]] = entry
+                    if self.remember is not None and asked[row].request.request.session_id is None:
+                        self.remember(asked[row].digest, asked[row].request)
             if not asked[row].digest:
                 answer["cache"] = "bypass"
-            if self.tiers.redis is not None and self.tiers.redis.failing:
+            if self.remote.failing:
                 answer["degraded"] = [*answer["degraded"], "redis"]
         for key, entry in made.items():
             self.tiers.local.put(key, entry)
         self.count("local", "stored", len(made))
-        self._share(list(made.items()), now)
+        self.remote.keep(list(made.items()))
         added = [key for key in made if key in similar]
         if self.tiers.similar is not None and added:
             self.tiers.similar.add([similar[key] for key in added], added)
-
-    def _share(self, entries: Sequence[tuple[CacheKey, CachedDecision]], now: float) -> None:
-        redis = self.tiers.redis
-        if redis is not None and entries:
-            redis.keep([(key, encode(entry, key, self.keyring), entry.expires_at - now) for key, entry in entries])
 
     def _reply(self, asked: Asked, key: CacheKey, entry: CachedDecision, tier: str, started: float) -> bytes:
         self._sample(asked, key, entry)
@@ -533,7 +369,7 @@ class RoutingCache:
         if session is not None:
             self.deciding.sessions.use(session, entry.ref)
         troubles = self.deciding.troubles()
-        if self.tiers.redis is not None and self.tiers.redis.failing:
+        if self.remote.failing:
             troubles = ("redis", *troubles)
         (decision_id,) = self.deciding.make_ids(1)
         seconds = self.clock() - started
