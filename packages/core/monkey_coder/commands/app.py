@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from monkey_coder import __version__
-from monkey_coder.commands import catalog, evaluate, keys, learn, policy, route, serve, train
+from monkey_coder.commands import cache, catalog, evaluate, keys, learn, policy, route, serve, simulate, train
 from monkey_coder.errors import (
     InvalidRequestError,
     NoEligibleModelError,
@@ -34,8 +34,10 @@ app.command()(route.route)
 app.command()(learn.learn)
 evaluate.register(app)
 app.command(cls=train.TrainCommand, epilog=train.EXAMPLES)(train.train)
+app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
 app.add_typer(policy.app, name="policy")
 app.add_typer(keys.app, name="keys")
+app.add_typer(cache.app, name="cache")
 
 
 @app.callback(invoke_without_command=True)
