@@ -22,10 +22,11 @@ from prometheus_client import CollectorRegistry
 from monkey_coder.caching import Caching, caching
 from monkey_coder.catalog.catalog import Catalog, load_catalog
 from monkey_coder.core.routing import AdvancedRouter
-from monkey_coder.errors import SettingsError
+from monkey_coder.errors import SettingsError, StoreFormatError, StoreUnavailableError
 from monkey_coder.following import Following, checking, follow, running
 from monkey_coder.key_ring import FILE_NAME as KEY_FILE
 from monkey_coder.key_ring import KeyRing, following_keys
+from monkey_coder.live_catalog import stored_catalog
 from monkey_coder.models import TASK_TYPES, ExecuteRequest, QuantumOptions, RouteRequest
 from monkey_coder.policies import PolicyWatch, watching
 from monkey_coder.ports import DecisionListener, Strategy
@@ -168,7 +169,13 @@ def open_core(
             store = open_or_do_without(settings.state_dir, settings.redis_url, time.time)
             stack.callback(store.close)
         catalog = load_catalog(settings.catalog)
-        table = catalog.table()
+        served, catalog_version = catalog, 1
+        with suppress(
+            StoreUnavailableError, StoreFormatError
+        ):  # then what the file has must do, until the store answers
+            changed, catalog_version = stored_catalog(store, catalog)
+            served = changed.catalog
+        table = served.table()
         registry = CollectorRegistry()
         shared = os.environ.get(DIRECTORY_VARIABLE)
         exposition = Exposition(registry, Path(shared) if shared else None)
@@ -184,6 +191,7 @@ def open_core(
         live = LiveSnapshot(
             EngineSnapshot(
                 table=table,
+                catalog_version=catalog_version,
                 strategies=strategies,
                 collapse=settings.collapse,
                 epsilon=MappingProxyType(dict.fromkeys(TASK_TYPES, DEFAULT_EPSILON if settings.explore else 0.0)),

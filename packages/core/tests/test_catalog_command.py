@@ -15,6 +15,7 @@ from redis_process import running_redis
 from typer.testing import CliRunner
 
 from monkey_coder.catalog.catalog import load_catalog
+from monkey_coder.commands.app import app as commands
 from monkey_coder.commands.catalog import app
 from monkey_coder.models import FeedbackRequest
 from monkey_coder.quantum.decision_log import DecisionLog
@@ -173,3 +174,11 @@ def test_show_tells_what_outcomes_taught(state_dir: Path, redis_url: str | None)
     assert learned["low"] <= learned["success"] <= learned["high"]
     assert re.search(r"security .* 0\.\d\d to 0\.\d\d .* 321", run("show", ref)[1])
     assert "profile" not in json.loads(run("show", load_catalog().refs[1], "--json")[1])
+
+
+def test_a_prompt_is_routed_among_the_models_of_the_deployment(tmp_path: Path) -> None:
+    best = own(quality={"default": 0.99}, prices={"input_mtok": 0.01, "output_mtok": 0.01})
+    best |= {"context_window": 100_000, "max_output": 50_000}
+    assert run("add", write(tmp_path / "more.yaml", models={"me/x": best}))[0] == 0
+    result = CliRunner().invoke(commands, ["route", "Fix the failing test", "--json"])
+    assert json.loads(result.stdout)["provider"] == "me"

@@ -207,6 +207,12 @@ def test_a_model_comes_and_goes_in_every_process(pair: tuple[httpx.Client, httpx
     assert ref_of(chosen) == NEW  # nearly free, and said to be the best
     seconds_until(lambda: ask(second, allowed_models=[NEW]).status_code == 200)
     assert ref_of(ask(second, "/v1/route").raise_for_status().json()) == NEW
+    override = "/v1/quantum/providers/made/override"
+    assert first.post(override, json={"state": "drained"}).status_code == 200
+    for client, path in ((first, ROUTE), (second, "/v1/route")):  # the second decides by Gary8D alone
+        seconds_until(lambda client=client, path=path: ref_of(ask(client, path).json()) != NEW)
+    assert first.post(override, json={"state": "auto"}).status_code == 200
+    seconds_until(lambda: ref_of(ask(second, "/v1/route").json()) == NEW)
     after = second.get(MODELS).json()
     assert (after["models"][-1]["ref"], after["catalog_version"]) == (NEW, 2)
     assert after["version"] != before["version"]
