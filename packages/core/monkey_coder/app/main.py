@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 from monkey_coder import __version__
 from monkey_coder.api_keys import settled
-from monkey_coder.app import catalog, decisions, preferences, training
+from monkey_coder.app import cache, catalog, decisions, preferences, training
 from monkey_coder.app.access import caller_of
 from monkey_coder.app.feedback import FEEDBACK_BATCH_PATH, FEEDBACK_PATH, respond_feedback, respond_feedback_batch
 from monkey_coder.app.hot_path import BATCH_PATH, PATH, Front, parse, respond, respond_batch
@@ -102,6 +102,7 @@ def create_app(
     api.include_router(catalog.router)
     api.include_router(preferences.router)
     api.include_router(training.router)
+    api.include_router(cache.router)
     api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return Front(api, lambda: api.state.engine, settings.max_body_bytes)
 
