@@ -17,8 +17,8 @@ from monkey_coder.live_catalog import put_model, remove_model
 MODELS_PATH: Final = "/v1/quantum/models"
 _ONE: Final = "/{ref:path}"
 
-SERVED_WITHIN_S: Final = 2.0
-"""The longest that a change waits until this process serves it; the others follow in the same time."""
+SERVED_WITHIN_S: Final = 5.0
+"""The longest that a change waits until this process serves it; usually it takes a fraction of a second."""
 _LOOK_EVERY_S: Final = 0.01
 
 router = APIRouter(prefix=MODELS_PATH)

@@ -12,13 +12,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.catalog.table import ModelTable
-from monkey_coder.ports import BoolArray, Clock, DecisionEvent, FloatArray, IntArray
+from monkey_coder.ports import BoolArray, Clock, DecisionEvent, FloatArray, IntArray, OutcomeEvent
 from monkey_coder.quantum.exploration import Served
 
 Balancing = Literal["weighted", "least_outstanding", "latency"]
@@ -45,23 +45,31 @@ class Outstanding:
         self._counts: dict[str, int] = {}
 
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
-        """Count decisions; those from a catalog without deployments are of no interest."""
+        """Count decisions, but for those from a catalog without deployments.
+
+        Hits of the cache are not counted: an outcome names the decision that was made, and not the one that repeats it.
+        """
         if not events or events[0].batch is None or not events[0].batch.table.deployments:
             return
         now = self._clock()
         with self._lock:
             for event in events:
+                if event.answer["cache"] not in ("miss", "bypass"):
+                    continue
                 ref = f"{event.answer['provider']}/{event.answer['model']}"
                 self._calls[event.answer["decision_id"]] = ref, now + self._expiry_s
                 self._counts[ref] = self._counts.get(ref, 0) + 1
             while len(self._calls) > self._most:
                 self._end(next(iter(self._calls)))
 
-    def settle(self, decision_id: str) -> None:
-        """Note that a call has ended; of no effect when it is not known."""
+    def on_outcomes(self, events: Sequence[OutcomeEvent]) -> None:
+        """Note that calls have ended; those that are not known are of no interest."""
+        if not self._calls:
+            return
         with self._lock:
-            if decision_id in self._calls:
-                self._end(decision_id)
+            for event in events:
+                if event.origin in self._calls:
+                    self._end(event.origin)
 
     def counts(self, refs: Sequence[str]) -> IntArray:
         """(len(refs),) calls under way now."""
@@ -145,6 +153,22 @@ class LoadBalancer:
             case "least_outstanding":
                 counts = self.outstanding.counts([table.refs[member] for member in members])
                 return least_outstanding(eligible, weight, counts, here)
+
+
+def tell_of_deployments(
+    answers: Sequence[dict[str, Any]], chosen: IntArray, taken: IntArray, refs: Sequence[str]
+) -> None:
+    """Add to each answer's reasoning when another deployment of the chosen model takes the call.
+
+    Args:
+        answers: B answers in contract form; changed in place.
+        chosen: (B,) column before it was spread.
+        taken: (B,) column afterwards.
+        refs: M model refs.
+    """
+    for row in np.flatnonzero(chosen != taken).tolist():
+        said = f" {refs[taken[row]]}, another deployment of {refs[chosen[row]]}, takes this call."
+        answers[row]["collapse_reasoning"] += said
 
 
 def eligible_deployments(

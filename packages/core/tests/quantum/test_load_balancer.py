@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monkey_coder.catalog.table import ModelTable
-from monkey_coder.ports import DecisionEvent
+from monkey_coder.ports import DecisionEvent, OutcomeEvent
 from monkey_coder.quantum.exploration import Served
 from monkey_coder.quantum.load_balancer import LoadBalancer, Outstanding
 
@@ -86,10 +86,10 @@ def test_the_least_busy_takes_the_call_and_a_batch_counts_itself() -> None:
     np.testing.assert_array_equal(after.propensity, np.ones(8))
 
 
-def decided(ids: list[str], ref: str, of: ModelTable) -> list[DecisionEvent]:
+def decided(ids: list[str], ref: str, of: ModelTable, cache: str = "miss") -> list[DecisionEvent]:
     provider, _, name = ref.partition("/")
     batch = replace(route_batch([[0.5] * len(REFS)]), table=of)
-    answers = ({"decision_id": each, "provider": provider, "model": name} for each in ids)
+    answers = ({"decision_id": each, "provider": provider, "model": name, "cache": cache} for each in ids)
     return [DecisionEvent(answer, batch, 0, np.zeros(0, np.float32), 0.0) for answer in answers]
 
 
@@ -98,9 +98,9 @@ def test_calls_are_under_way_until_an_outcome_comes_or_too_much_time_has_passed(
     outstanding = Outstanding(clock, expiry_s=60.0, most=4)
     outstanding.on_decided(decided(["a", "b", "c"], "one/x", of))
     assert outstanding.counts(REFS).tolist() == [3, 0, 0, 0]
-    outstanding.settle("b")
-    outstanding.settle("b")
-    outstanding.settle("unknown")
+    ended = [OutcomeEvent("report", "one/x", 1.0, None, origin) for origin in ("b", "b", "unknown")]
+    outstanding.on_outcomes(ended)
+    assert outstanding.counts(REFS).tolist() == [2, 0, 0, 0]
     clock.now = 30.0
     outstanding.on_decided(decided(["d", "e", "f"], "two/x", of))  # the oldest makes room
     assert outstanding.counts(REFS).tolist() == [1, 3, 0, 0]
@@ -108,6 +108,7 @@ def test_calls_are_under_way_until_an_outcome_comes_or_too_much_time_has_passed(
     assert after.column.tolist() == [2, 0]
     clock.now = 60.0
     assert outstanding.counts(REFS).tolist() == [0, 3, 0, 0]
+    outstanding.on_decided(decided(["again"], "one/x", of, cache="local"))
     outstanding.on_decided(decided(["g"], "one/x", table()))  # no deployments: nothing to count
     assert outstanding.counts(REFS).tolist() == [0, 3, 0, 0]
 
