@@ -28,7 +28,7 @@ from monkey_coder.key_ring import FILE_NAME as KEY_FILE
 from monkey_coder.key_ring import KeyRing, following_keys
 from monkey_coder.live_catalog import stored_catalog
 from monkey_coder.models import TASK_TYPES, ExecuteRequest, QuantumOptions, RouteRequest
-from monkey_coder.policies import PolicyWatch, watching
+from monkey_coder.policies import LearnerWatch, PolicyWatch, watching
 from monkey_coder.ports import DecisionListener, Strategy
 from monkey_coder.quantum.batching import Batcher
 from monkey_coder.quantum.cache_parts import Asked, Reply
@@ -107,6 +107,7 @@ class Engine(Core):
         writer: Writes to it in the background.
         following: Learns from the outcomes in it.
         keys: Who may call.
+        learner: What the learner process said last.
     """
 
     caching: Caching
@@ -115,6 +116,7 @@ class Engine(Core):
     writer: BackgroundWriter
     following: Following
     keys: KeyRing
+    learner: LearnerWatch
 
 
 def plugged_in_strategies(entries: Iterable[EntryPoint] | None = None) -> tuple[Strategy, ...]:
@@ -251,7 +253,9 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         await stack.enter_async_context(checking(store, core.catalog.health_urls, settings.probe_every_s))
         loader = ThreadPoolExecutor(1, thread_name_prefix="policies")
         stack.callback(loader.shutdown)
-        await stack.enter_async_context(watching(core.policies, loader))
+        learner = LearnerWatch(store, expected=settings.learn, wall_clock=time.time, clock=time.monotonic)
+        await stack.enter_async_context(watching(loader, core.policies.look, learner.look))
+        troubles = partial(_troubles, health, learner)
         executor = ThreadPoolExecutor(1, thread_name_prefix="decide")
         stack.callback(executor.shutdown)
         # Hits are no work of the strategies: their monitor is not told of them.
@@ -262,14 +266,14 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
                 core.manager,
                 deployment_secret(settings.state_dir),
                 store,
-                lambda: ("store",) if health.failing else (),
+                troubles,
                 lambda: heard,
                 core.metrics.on_cache,
             )
         )
         following.follower.listeners = (*following.follower.listeners, cache.manager)
         batcher: Batcher[Asked | RouteRequest, Reply] = Batcher(
-            partial(decide_and_say, cache.cache.decide, health),
+            partial(decide_and_say, cache.cache.decide, troubles),
             executor,
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
@@ -282,22 +286,35 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         await batcher.submit(_WARM_UP)
         of_core = {field.name: getattr(core, field.name) for field in fields(core)}
         yield Engine(
-            **of_core, caching=cache, batcher=batcher, store=store, writer=writer, following=following, keys=keys
+            **of_core,
+            caching=cache,
+            batcher=batcher,
+            store=store,
+            writer=writer,
+            following=following,
+            keys=keys,
+            learner=learner,
         )
 
 
 def decide_and_say(
     decide: Callable[[Sequence[Asked | RouteRequest]], list[Reply]],
-    health: StoreHealth,
+    troubles: Callable[[], tuple[str, ...]],
     requests: Sequence[Asked | RouteRequest],
 ) -> list[Reply]:
-    """Decide a batch; while the store is failing, every answer says so, those from the cache by themselves."""
+    """Decide a batch; while something is missing, every answer says so, those from the cache by themselves."""
     answers = decide(requests)
-    if health.failing:
+    missing = troubles()
+    if missing:
         for answer in answers:
             if isinstance(answer, dict):
-                answer["degraded"] = [*answer["degraded"], "store"]
+                answer["degraded"] = [*answer["degraded"], *missing]
     return answers
+
+
+def _troubles(health: StoreHealth, learner: LearnerWatch) -> tuple[str, ...]:
+    """What should work beside the decisions and does not: `store`, `learner`."""
+    return (*(("store",) if health.failing else ()), *(("learner",) if learner.missing else ()))
 
 
 _WARM_UP = RouteRequest(

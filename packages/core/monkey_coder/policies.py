@@ -1,11 +1,11 @@
-"""Serves the current policy of a deployment, and swaps it when another one becomes current."""
+"""Serves the current policy of a deployment, swaps it when another one becomes current, and knows of the learner."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import Final
 
 from monkey_coder.errors import PolicyError, StoreFormatError, StoreUnavailableError
-from monkey_coder.ports import Strategy
+from monkey_coder.ports import Clock, Strategy
+from monkey_coder.quantum.learner_status import SILENT_AFTER_S, LearnerStatus, read_status
 from monkey_coder.quantum.policy_bundle import PolicyBundle
 from monkey_coder.quantum.policy_shelf import DirectoryShelf, Shelf, StoreShelf
 from monkey_coder.quantum.routing_strategies import configured_strategies
@@ -93,12 +94,38 @@ class PolicyWatch:
         """The same snapshot with the policy bound to its models, whichever they are by now."""
         return snapshot if self._bundle is None else with_policy(self._bundle, self._further, snapshot)
 
-    async def run(self, executor: Executor) -> None:
-        """Look again and again until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            await loop.run_in_executor(executor, self.look)
+
+class LearnerWatch:
+    """Knows what the learner said last. One thread looks; any may read.
+
+    Args:
+        store: Where it says so.
+        expected: Whether this deployment is meant to have one.
+        wall_clock: Seconds since 1970.
+        clock: Monotonic seconds.
+
+    Attributes:
+        status: What it said last; None where none ever ran.
+        missing: Whether there should be one, and it went silent without saying that it ends.
+    """
+
+    def __init__(self, store: Store, *, expected: bool, wall_clock: Callable[[], float], clock: Clock) -> None:
+        self._store, self._expected = store, expected
+        self._now, self._clock, self._began = wall_clock, clock, clock()
+        self._seen = False
+        self.status: LearnerStatus | None = None
+        self.missing = False
+
+    def look(self) -> None:
+        """See what it says now; while the store is away, it is left at what it said before."""
+        try:
+            status = read_status(self._store)
+        except (StoreUnavailableError, StoreFormatError):
+            return
+        now = self._now()
+        self._seen = self._seen or (status is not None and status.alive(now))
+        due = self._expected and self._clock() - self._began > SILENT_AFTER_S
+        self.status, self.missing = status, status is not None and status.lost(now) and (self._seen or due)
 
 
 def bound(bundle: PolicyBundle | None, further: Sequence[Strategy], snapshot: EngineSnapshot) -> EngineSnapshot:
@@ -121,10 +148,17 @@ def with_policy(bundle: PolicyBundle, further: Sequence[Strategy], snapshot: Eng
 
 
 @asynccontextmanager
-async def watching(watch: PolicyWatch, executor: Executor) -> AsyncIterator[None]:
-    """Watch for new policies until the block ends."""
+async def watching(executor: Executor, *looks: Callable[[], None]) -> AsyncIterator[None]:
+    """Look again and again, in a thread of the executor, until the block ends."""
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            for each in looks:
+                await asyncio.get_running_loop().run_in_executor(executor, each)
+
     async with asyncio.TaskGroup() as jobs:
-        task = jobs.create_task(watch.run(executor), name="policies")
+        task = jobs.create_task(look(), name="policies")
         try:
             yield
         finally:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from builders import Fixed
 from colours import MODELS
 
-from monkey_coder.policies import PolicyWatch
+from monkey_coder.policies import LearnerWatch, PolicyWatch
 from monkey_coder.quantum import policy_bundle as bundles
+from monkey_coder.quantum.learner_status import SILENT_AFTER_S, Doing, LearnerStatus, StatusBoard
 from monkey_coder.quantum.policy_bundle import PolicyBundle
 from monkey_coder.quantum.policy_shelf import DirectoryShelf, Said, StoreShelf
 from monkey_coder.quantum.routing_strategies import configured_strategies
@@ -90,3 +92,51 @@ def test_the_store_is_followed_and_a_withdrawn_policy_is_no_longer_served(
     watch.look()
     watch.look()
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+@dataclass
+class Time:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_learner_is_missed_when_it_falls_silent_and_not_when_it_ends_or_never_was(tmp_path: Path) -> None:
+    clock = Time()
+    with closing(open_store(tmp_path, None, time.time)) as store:
+        board = StatusBoard(store)
+        watch = LearnerWatch(store, expected=False, wall_clock=clock, clock=clock)
+
+        def said(doing: Doing) -> bool:
+            board.write(LearnerStatus(owner="it", doing=doing, started_at=0.0, heartbeat_at=clock()))
+            watch.look()
+            return watch.missing
+
+        watch.look()
+        clock.now += 1_000.0
+        watch.look()
+        assert (watch.status, watch.missing) == (None, False)
+        assert not said("idle")
+        clock.now += SILENT_AFTER_S + 1.0
+        watch.look()
+        assert watch.missing
+        assert not said("training")
+        assert not said("ended")
+        clock.now += 1_000.0
+        watch.look()
+        assert not watch.missing
+
+
+def test_one_that_was_lost_long_ago_is_missed_only_where_there_should_be_one_by_now(tmp_path: Path) -> None:
+    clock = Time()
+    with closing(open_store(tmp_path, None, time.time)) as store:
+        StatusBoard(store).write(LearnerStatus(owner="it", doing="idle", started_at=0.0, heartbeat_at=0.0))
+        watches = [LearnerWatch(store, expected=e, wall_clock=clock, clock=clock) for e in (True, False)]
+        for expected in ([False, False], [True, False]):
+            for watch in watches:
+                watch.look()
+            assert [watch.missing for watch in watches] == expected
+            clock.now += SILENT_AFTER_S + 1.0
+    watches[0].look()  # the store is away: it is left at what was said before
+    assert watches[0].missing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 from servers import PATIENCE_S, Server, serving
 
-from monkey_coder.quantum.learner_status import LearnerStatus, StatusBoard
+from monkey_coder.quantum.learner_status import LearnerStatus, StatusBoard, TrainingRun
 from monkey_coder.quantum.policy_bundle import PolicyBundle
 from monkey_coder.quantum.policy_shelf import Said, StoreShelf
 from monkey_coder.quantum.training_pipeline import TrainedPolicy
@@ -68,6 +68,30 @@ def test_what_the_learner_said_is_shown_until_it_is_silent_too_long(server: Serv
     assert (told["alive"], told["learner"]["owner"], told["learner"]["counts"]) == (True, "here", {"outcomes": 7})
     board.write(LearnerStatus(owner="here", doing="idle", started_at=now, heartbeat_at=now - 3600))
     assert get(server, TRAINING)["alive"] is False
+
+
+def test_answers_and_metrics_tell_of_the_learner(server: Server, store: Store) -> None:
+    board, now = StatusBoard(store), time.time()
+    run = TrainingRun(ended_at=now, seconds=2.0, loss=0.25)
+    alive = LearnerStatus(owner="it", started_at=now, heartbeat_at=now, counts={"outcomes": 321}, training=run)
+    board.write(alive)
+    until(lambda: "quantum_replay_size 321" in metrics(server) and "quantum_training_loss 0.25" in metrics(server))
+    assert answer(server)["degraded"] == []
+    board.write(alive.model_copy(update={"heartbeat_at": now - 3600}))
+    until(lambda: answer(server)["degraded"] == ["learner"])
+    board.write(alive.model_copy(update={"doing": "ended"}))
+    until(lambda: [answer(server)["degraded"] for _ in range(10)] == [[]] * 10)
+
+
+def metrics(server: Server) -> str:
+    return httpx.get(server.url + "/metrics").text
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_policies_are_swapped_under_load_in_all_processes_and_no_request_is_lost(

@@ -168,6 +168,9 @@ def _add_endpoints(api: FastAPI) -> None:
         for told in engine.following.providers.report():
             engine.metrics.on_provider(told.breaker.name, available=told.available, breaker=told.breaker.state)
         engine.metrics.on_policy(engine.manager.snapshot().policy_version)
+        if (learner := engine.learner.status) is not None:
+            loss = None if learner.training is None else learner.training.loss
+            engine.metrics.on_training(loss=loss, replay_size=learner.counts.get("outcomes"))
         return Response(await run_in_threadpool(engine.exposition.render), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,8 +11,8 @@ from monkey_coder.storage.port import Documents
 
 Doing = Literal["reading", "idle", "training", "judging", "paused", "ended"]
 
-SILENT_AFTER_S: Final = 20.0
-"""A learner that has not said anything for so long is taken for gone; it speaks every two seconds."""
+SILENT_AFTER_S: Final = 60.0
+"""A learner that said nothing for so long is taken for gone. It speaks every two seconds, but yields to others."""
 VERDICTS_KEPT: Final = 20
 
 _KIND: Final = "learner"
@@ -148,15 +147,3 @@ class StatusBoard:
             return True
         self._version = None
         return False
-
-
-def figures(status: LearnerStatus | None) -> Mapping[str, float]:
-    """What metrics show: `policy_version`, `training_loss` and `replay_size`, those that are known."""
-    if status is None:
-        return {}
-    found: dict[str, float | None] = {
-        "policy_version": status.policy,
-        "training_loss": status.training.loss if status.training else None,
-        "replay_size": status.counts.get("outcomes"),
-    }
-    return {name: float(value) for name, value in found.items() if value is not None}
