@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -63,24 +64,25 @@ def chances(client: httpx.Client, models: tuple[str, ...]) -> Mapping[str, float
 
 
 @pytest.fixture
-def clients(server: Server) -> Iterator[tuple[httpx.Client, httpx.Client]]:
-    """Two keys: one that tells the truth, and one that does not."""
-    (_, honest), (_, poisoning) = (make_key(server.state_dir, "client", name) for name in ("honest", "poisoning"))
-    with client_of(server, honest) as first, client_of(server, poisoning) as second:
-        while any(client.get("/v1/quantum/models").status_code == 401 for client in (first, second)):
+def clients(server: Server) -> Iterator[tuple[httpx.Client, ...]]:
+    """Three keys: two that tell the truth, and one that does not."""
+    keys = [make_key(server.state_dir, "client", name)[1] for name in ("honest", "another", "poisoning")]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client_of(server, key)) for key in keys]
+        while any(client.get("/v1/quantum/models").status_code == 401 for client in clients):
             time.sleep(0.05)
-        yield first, second
+        yield tuple(clients)
 
 
 def test_one_key_moves_a_profile_by_no_more_than_its_share_and_others_not_at_all(
-    clients: tuple[httpx.Client, httpx.Client], record_property: Callable[[str, object], None]
+    clients: tuple[httpx.Client, ...], record_property: Callable[[str, object], None]
 ) -> None:
-    honest, poisoning = clients
+    honest, another, poisoning = clients
     refs = tuple(model["ref"] for model in honest.get("/v1/quantum/models").json()["models"])
     target, other, *_ = refs
     true = decisions_for(honest, target, 60)
     report(honest, true, success=True)
-    report(poisoning, decisions_for(poisoning, other, 1), success=True)  # from here on there are two reporters
+    report(another, decisions_for(another, other, 5), success=True)  # from here on there are two reporters
     before = chances(honest, refs)
     for lies in (decisions_for(poisoning, target, 400), true):  # of its own decisions, and of the honest one's
         report(poisoning, lies, success=False)

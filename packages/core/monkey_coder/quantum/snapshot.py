@@ -13,8 +13,8 @@ from monkey_coder.models import TASK_TYPES, CollapseName, TaskType
 from monkey_coder.ports import FloatArray, Strategy
 from monkey_coder.quantum.budget_pacing import Pace
 from monkey_coder.quantum.exploration import decayed
-from monkey_coder.quantum.online_model import LiveEstimate
 from monkey_coder.quantum.state_encoder import encode_models
+from monkey_coder.quantum.voices import Estimate
 
 DEFAULT_EPSILON = 0.02
 
@@ -53,7 +53,7 @@ class EngineSnapshot:
     policy_version: int | None = None
     config_version: int = 1
     catalog_version: int = 1
-    estimate: LiveEstimate | None = None
+    estimate: Estimate | None = None
     pace: Pace | None = None
     experience: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 

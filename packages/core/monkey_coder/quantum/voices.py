@@ -1,0 +1,144 @@
+"""What the outcomes of several reporters teach together, so that none of them is worth more than its share.
+
+Each reporter has an online model of its own. With one reporter, that model is what is known. With several, what is
+expected of a model is a mean of the catalog's prior and of what each reporter's outcomes say, weighted by how many
+outcomes of that model are behind each; the most that one may weigh is its share. So a reporter moves a model by no more
+than that, and one on which it has reported nothing, not at all. The price: how requests differ for all models is
+learned by each reporter alone, and a model that nobody has reported on keeps its prior.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monkey_coder.catalog.table import ModelTable
+from monkey_coder.ports import FloatArray, IntArray
+from monkey_coder.quantum.context_map import ContextMap
+from monkey_coder.quantum.online_model import Lesson, LiveEstimate, OnlineModel, OnlineOptions
+
+MOST_VOICES: Final = 16
+"""Reporters that are listened to at once; beyond them, whoever was silent longest is forgotten."""
+
+
+@dataclass(frozen=True, eq=False)
+class MixedEstimate:
+    """What R reporters taught of M models; immutable, and safe to use from any thread.
+
+    Attributes:
+        voices: R estimates, all for the same models.
+        prior: (T, M) P(success) of the catalog for each task type.
+        weight: (R, T, M) what each of them weighs; the prior has what is left of 1.
+        optimism: (M,) successes that each model is given beyond its estimate when the engine may explore.
+    """
+
+    voices: tuple[LiveEstimate, ...]
+    prior: FloatArray
+    weight: FloatArray
+    optimism: FloatArray
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """M model refs."""
+        return self.voices[0].refs
+
+    def of(self, table: ModelTable) -> MixedEstimate:
+        """The same for the models of another table; those that were not known keep their priors."""
+        if table.refs == self.refs:
+            return self
+        place = {ref: column for column, ref in enumerate(self.refs)}
+        at = np.array([place.get(ref, -1) for ref in table.refs], np.int64)
+        weight = np.where(at >= 0, self.weight[..., at], 0.0).astype(np.float32)
+        most = float(self.optimism.max(initial=0.0))
+        optimism = np.where(at >= 0, self.optimism[at], most).astype(np.float32)
+        return MixedEstimate(tuple(voice.of(table) for voice in self.voices), table.success, weight, optimism)
+
+    def with_optimism(self, factor: float) -> MixedEstimate:
+        """The same with so many times the optimism."""
+        return replace(self, optimism=np.float32(factor) * self.optimism)
+
+    def expect(
+        self, state: FloatArray, task: IntArray, cost_usd: NDArray[np.floating]
+    ) -> tuple[FloatArray, FloatArray]:
+        """What each model will do; arguments and results as in `LiveEstimate.expect`."""
+        weight = self.weight[:, task]
+        success = (1.0 - weight.sum(axis=0)) * self.prior[task]
+        foreseen = np.maximum(cost_usd, 1e-12)
+        log_factor = np.zeros(success.shape)
+        for voice, counts in zip(self.voices, weight, strict=True):
+            theirs, usd = voice.expect(state, task, foreseen)
+            success = success + counts * theirs
+            log_factor += counts * np.log(np.maximum(usd, 1e-12) / foreseen)
+        return np.clip(success, 0.0, 1.0).astype(np.float32), (cost_usd * np.exp(log_factor)).astype(np.float32)
+
+
+Estimate = LiveEstimate | MixedEstimate
+
+
+class Voices:
+    """Online models, one a reporter. For one thread at a time; what it publishes is for all of them.
+
+    Args:
+        contexts: Reads requests.
+        options: How fast they learn, and the share of one reporter.
+    """
+
+    def __init__(self, contexts: ContextMap, options: OnlineOptions | None = None) -> None:
+        self.contexts = contexts
+        self.options = options or OnlineOptions()
+        self._models: OrderedDict[str, OnlineModel] = OrderedDict()
+        self._told: dict[str, tuple[ModelTable, LiveEstimate]] = {}
+
+    def learn(self, identity: str, lesson: Lesson) -> None:
+        """Learn from an outcome; a further one of the same identity and reporter corrects the earlier one.
+
+        Args:
+            identity: What tells outcomes apart.
+            lesson: The outcome.
+        """
+        name = lesson.reporter
+        if name not in self._models:
+            self._models[name] = OnlineModel(self.contexts, self.options)
+        self._models[name].learn(identity, lesson)
+        self._models.move_to_end(name)
+        self._told.pop(name, None)
+        if len(self._models) > MOST_VOICES:
+            forgotten, _ = self._models.popitem(last=False)
+            self._told.pop(forgotten, None)
+
+    def estimate(self, base: ModelTable) -> Estimate | None:
+        """What is known now; None before the first outcome.
+
+        Args:
+            base: The models with the priors of the catalog.
+        """
+        voices = tuple(told for name in sorted(self._models) if (told := self._estimate_of(name, base)) is not None)
+        if len(voices) < 2 or self.options.share >= 1.0:
+            return voices[0] if voices else None
+        seen = np.stack([voice.seen for voice in voices]).astype(np.float64)
+        return MixedEstimate(voices, base.success, self._weights(seen, base), self._optimism(seen.sum(axis=0)))
+
+    def _estimate_of(self, name: str, base: ModelTable) -> LiveEstimate | None:
+        told = self._told.get(name)
+        if told is not None and told[0] is base:
+            return told[1]
+        estimate = self._models[name].estimate(base)
+        if estimate is not None:
+            self._told[name] = (base, estimate)
+        return estimate
+
+    def _weights(self, seen: NDArray[np.float64], base: ModelTable) -> FloatArray:
+        """(R, T, M) weights: by outcomes, the prior's included, none above the share."""
+        worth = np.clip(base.evidence, 1.0, self.options.prior_cap).astype(np.float64)  # (T, M)
+        most = seen.max(axis=0)
+        room = self.options.share / (1.0 - self.options.share) * (worth + seen.sum(axis=0) - most)
+        counted = np.where((seen == most)[:, None], np.minimum(most, room), seen[:, None])
+        return np.asarray(counted / (worth + counted.sum(axis=0)), np.float32)
+
+    def _optimism(self, seen: NDArray[np.float64]) -> FloatArray:
+        bonus = np.sqrt(self.options.optimism_worth / (seen + self.options.optimism_worth))
+        return np.asarray(self.options.optimism * (bonus - bonus.min()), np.float32)
