@@ -23,7 +23,8 @@ from monkey_coder.ports import BoolArray, FloatArray
 
 Float64 = NDArray[np.float64]
 
-_HALVINGS: Final = 40
+_HALVINGS: Final = 24
+_DOUBLINGS: Final = 40
 _USUAL_RATIO: Final = Preferences().cost / Preferences().quality
 
 
@@ -72,7 +73,7 @@ class Prospect:
     """What was expected of the models for one attempt at a task; M models.
 
     Attributes:
-        value: (M,) P(success), less what the latency weighs.
+        value: (M,) utility in successes, without what the cost takes off.
         optimism: (M,) added to it when the engine may explore.
         cost_usd: (M,) expected cost.
         candidates: (M,) which models could be chosen.
@@ -98,8 +99,13 @@ class BudgetPacer:
         self.options = options or PacingOptions()
         self._target = target_usd
         self._balance = 0.0
-        self._window: deque[Prospect] = deque(maxlen=self.options.window)
-        self._spent: deque[float] = deque(maxlen=self.options.window)
+        self._forget(0)
+        self._paid: deque[float] = deque(maxlen=self.options.window)
+
+    def _forget(self, models: int) -> None:
+        """Begin a new window, for another number of models."""
+        self._value, self._optimism, self._cost = np.zeros((3, self.options.window, models))
+        self._seen = 0
 
     def observe(self, prospect: Prospect, paid_usd: float, *, opens: bool) -> None:
         """Take in an attempt that was reported on.
@@ -109,32 +115,32 @@ class BudgetPacer:
             paid_usd: What it cost.
             opens: Whether it was the first at its task; further ones have no target of their own.
         """
-        if self._window and len(self._window[-1].value) != len(prospect.value):
-            self._window.clear()  # the catalog has changed
-        self._window.append(prospect)
+        if self._value.shape[1] != len(prospect.value):
+            self._forget(len(prospect.value))  # the catalog has changed
+        row = self._seen % self.options.window
+        self._value[row] = np.where(prospect.candidates, prospect.value, -np.inf)
+        self._optimism[row], self._cost[row] = prospect.optimism, prospect.cost_usd
+        self._seen += 1
         most = self.options.most_balance * self._target
         self._balance = float(np.clip(self._balance + (self._target if opens else 0.0) - paid_usd, -most, most))
-        if opens or not self._spent:
-            self._spent.append(paid_usd)
+        if opens or not self._paid:
+            self._paid.append(paid_usd)
         else:
-            self._spent[-1] += paid_usd
+            self._paid[-1] += paid_usd
 
     def pace(self) -> Pace:
         """Where pacing stands; before the first outcome, money is free."""
         options, target = self.options, self._target
-        if not self._window:
+        count = min(self._seen, options.window)
+        if not count:
             return Pace(target, 0.0, 1.0, 0.0, 0.0)
         share = 1.0 + self._balance / (options.horizon * target)
         aim = target * float(np.clip(share, options.least_share, options.most_share))
-        aim *= len(self._spent) / len(self._window)  # a task may take several attempts
-        value, optimism, cost = (
-            np.array([getattr(each, name) for each in self._window], np.float64)
-            for name in ("value", "optimism", "cost_usd")
-        )
-        value = np.where([each.candidates for each in self._window], value, -np.inf)
+        aim *= min(1.0, len(self._paid) / count)  # a task may take several attempts
+        value, optimism, cost = self._value[:count], self._optimism[:count], self._cost[:count]
         weight = price_for(value + optimism, cost, aim)
         factor = 1.0 if weight > 0.0 else optimism_for(value, optimism, cost, aim, options.most_optimism)
-        return Pace(target, weight, factor, self._balance, float(np.mean(self._spent)))
+        return Pace(target, weight, factor, self._balance, float(np.mean(self._paid)))
 
 
 def spend(value: Float64, cost_usd: Float64, price: float) -> float:
@@ -165,7 +171,7 @@ def price_for(value: Float64, cost_usd: Float64, target_usd: float) -> float:
         return 0.0
     low, high = 0.0, 1.0 / target_usd
     least = spend(np.where(np.isfinite(value), 0.0, value), cost_usd, 1.0)
-    for _ in range(_HALVINGS):
+    for _ in range(_DOUBLINGS):
         paid = spend(value, cost_usd, high)
         if paid <= target_usd or paid <= least:
             break

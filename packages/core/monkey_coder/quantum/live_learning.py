@@ -13,10 +13,11 @@ from monkey_coder.catalog.table import ModelTable
 from monkey_coder.models import TaskType
 from monkey_coder.quantum.budget_pacing import BudgetPacer, Pace, Prospect
 from monkey_coder.quantum.context_map import ContextMap
-from monkey_coder.quantum.online_model import Lesson, LiveEstimate, OnlineModel, OnlineOptions
+from monkey_coder.quantum.online_model import Lesson, OnlineOptions
 from monkey_coder.quantum.outcome_record import OutcomeRecord
 from monkey_coder.quantum.outlook import Outlook
 from monkey_coder.quantum.state_encoder import TASK_INDEX
+from monkey_coder.quantum.voices import Estimate, Voices
 
 _EXPERIENCE_FADE: Final = 0.9999
 """Factor on the experience of a task type with each of its outcomes."""
@@ -32,7 +33,7 @@ class Learned:
         experience: Outcomes of each task type that have not faded.
     """
 
-    estimate: LiveEstimate | None
+    estimate: Estimate | None
     pace: Pace | None
     experience: Mapping[TaskType, float]
 
@@ -48,8 +49,8 @@ class LiveLearner:
     def __init__(self, pacer: BudgetPacer | None = None, options: OnlineOptions | None = None) -> None:
         self._pacer = pacer
         self._options = options
-        self._model: OnlineModel | None = None
-        self._known: LiveEstimate | None = None
+        self._model: Voices | None = None
+        self._known: Estimate | None = None
         self._experience: dict[TaskType, float] = {}
 
     def learn(
@@ -78,7 +79,7 @@ class LiveLearner:
         if column is None:
             return
         if self._model is None:
-            self._model = OnlineModel(ContextMap.of(outlook.dimensions), self._options)
+            self._model = Voices(ContextMap.of(outlook.dimensions), self._options)
         if outlook.dimensions != self._model.contexts.layout.dimensions:
             return
         row = TASK_INDEX[task]
@@ -117,7 +118,7 @@ class LiveLearner:
         optimism = np.zeros(len(outlook.refs), np.float32)
         if self._known is not None and self._known.refs == outlook.refs:
             optimism = self._known.optimism
-        prospect = Prospect(outlook.success - outlook.delay, optimism, outlook.cost_usd, outlook.candidates)
+        prospect = Prospect(outlook.value, optimism, outlook.cost_usd, outlook.candidates)
         pacer.observe(prospect, paid, opens=outlook.opens)
 
     def learned(self, base: ModelTable) -> Learned:

@@ -20,9 +20,8 @@ class Outlook:
         refs: M model refs.
         state: (S,) the encoded request.
         dimensions: Of the embedding in it.
-        success: (M,) P(success).
+        value: (M,) utility as collapsed, in successes, without what the cost took off.
         cost_usd: (M,) expected cost of an attempt.
-        delay: (M,) successes that the expected latency weighs.
         candidates: (M,) which models passed every gate.
         input_tokens: Of prompt and files.
         output_tokens: Expected of the answer.
@@ -32,9 +31,8 @@ class Outlook:
     refs: tuple[str, ...]
     state: FloatArray
     dimensions: int
-    success: FloatArray
+    value: FloatArray
     cost_usd: FloatArray
-    delay: FloatArray
     candidates: BoolArray
     input_tokens: int
     output_tokens: int
@@ -50,9 +48,8 @@ class Outlook:
             refs=batch.table.refs,
             state=batch.state[row],
             dimensions=batch.embedding.shape[1],
-            success=told.success[row],
+            value=told.collapsed[row] + batch.cost_weight[row] * batch.cost_usd[row],
             cost_usd=batch.cost_usd[row],
-            delay=batch.latency_weight[row] * batch.latency_s[row],
             candidates=batch.candidates[row],
             input_tokens=int(told.input_tokens[row]),
             output_tokens=int(told.output_tokens[row]),
@@ -68,9 +65,8 @@ class Outlook:
             refs=record.refs,
             state=record.state,
             dimensions=record.dimensions,
-            success=record.success,
+            value=record.collapsed + np.float32(record.cost_weight) * record.cost_usd,
             cost_usd=record.cost_usd,
-            delay=np.float32(record.latency_weight) * record.latency_s,
             candidates=record.candidates,
             input_tokens=record.input_tokens,
             output_tokens=record.output_tokens,
