@@ -29,7 +29,7 @@ from monkey_coder.quantum.context_map import ContextMap
 
 Float64 = NDArray[np.float64]
 
-_COST_BOUND: Final = 3.0
+COST_BOUND: Final = 3.0
 """Costs are not believed to be off by more than e to this."""
 _BULK: Final = 64
 """Outcomes after which weights are solved anew at the latest."""
@@ -168,7 +168,7 @@ class LiveEstimate:
         count = len(self.refs)
         learned = self.contexts.read(state) @ self.weights
         success = np.clip(self.prior[task] + learned[:, :count] + self.level, 0.0, 1.0)
-        factor = np.exp(np.clip(learned[:, count:], -_COST_BOUND, _COST_BOUND)) * self.cost_factor
+        factor = np.exp(np.clip(learned[:, count:], -COST_BOUND, COST_BOUND)) * self.cost_factor
         return success.astype(np.float32), (cost_usd * factor).astype(np.float32)
 
 
@@ -245,11 +245,11 @@ class OnlineModel:
         if lesson.score is not None:
             wanted = self._level(known, lesson.score - lesson.prior, float(expected), weight)
         if lesson.cost_usd is not None and lesson.expected_usd > 0.0:
-            ratio = max(lesson.cost_usd / lesson.expected_usd, float(np.exp(-2.0 * _COST_BOUND)))
+            ratio = max(lesson.cost_usd / lesson.expected_usd, float(np.exp(-2.0 * COST_BOUND)))
             known.paid = self.options.fade * known.paid + lesson.cost_usd
-            foreseen = lesson.expected_usd * float(np.exp(np.clip(log_cost, -_COST_BOUND, _COST_BOUND)))
+            foreseen = lesson.expected_usd * float(np.exp(np.clip(log_cost, -COST_BOUND, COST_BOUND)))
             known.foreseen = self.options.fade * known.foreseen + foreseen
-            log_cost = min(float(np.log(ratio)), 2.0 * _COST_BOUND)
+            log_cost = min(float(np.log(ratio)), 2.0 * COST_BOUND)
         known.pending.append((lesson.context, weight, wanted, float(log_cost)))
         known.count += 1
         self._pending += 1

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.ports import FloatArray, IntArray
 from monkey_coder.quantum.context_map import ContextMap
-from monkey_coder.quantum.online_model import Lesson, LiveEstimate, OnlineModel, OnlineOptions
+from monkey_coder.quantum.online_model import COST_BOUND, Lesson, LiveEstimate, OnlineModel, OnlineOptions
 
 MOST_VOICES: Final = 16
 """Reporters that are listened to at once; beyond them, whoever was silent longest is forgotten."""
@@ -32,14 +32,37 @@ class MixedEstimate:
     Attributes:
         voices: R estimates, all for the same models.
         prior: (T, M) P(success) of the catalog for each task type.
-        weight: (R, T, M) what each of them weighs; the prior has what is left of 1.
+        weight: (T, R, M) what each of them weighs; the prior has what is left of 1.
         optimism: (M,) successes that each model is given beyond its estimate when the engine may explore.
+        learned: (d, 2 R M) weights of success of all reporters, then of log cost.
+        level: (R, M) recent deviation of each model's success, as each reporter has it.
+        log_factor: (R, M) calibration of the costs, as a logarithm.
     """
 
     voices: tuple[LiveEstimate, ...]
     prior: FloatArray
     weight: FloatArray
     optimism: FloatArray
+    learned: FloatArray
+    level: FloatArray
+    log_factor: FloatArray
+
+    @classmethod
+    def mix(
+        cls, voices: tuple[LiveEstimate, ...], prior: FloatArray, weight: FloatArray, optimism: FloatArray
+    ) -> MixedEstimate:
+        """Lay out what the voices say, so that one product asks them all; the arguments are the attributes."""
+        size, reporters, models = len(voices[0].weights), len(voices), prior.shape[1]
+        stacked = np.stack([voice.weights.reshape(size, 2, models) for voice in voices], axis=2)
+        return cls(
+            voices,
+            prior,
+            weight,
+            optimism,
+            learned=stacked.reshape(size, 2 * reporters * models),
+            level=np.stack([voice.level for voice in voices]),
+            log_factor=np.log(np.stack([voice.cost_factor for voice in voices])),
+        )
 
     @property
     def refs(self) -> tuple[str, ...]:
@@ -55,7 +78,7 @@ class MixedEstimate:
         weight = np.where(at >= 0, self.weight[..., at], 0.0).astype(np.float32)
         most = float(self.optimism.max(initial=0.0))
         optimism = np.where(at >= 0, self.optimism[at], most).astype(np.float32)
-        return MixedEstimate(tuple(voice.of(table) for voice in self.voices), table.success, weight, optimism)
+        return MixedEstimate.mix(tuple(voice.of(table) for voice in self.voices), table.success, weight, optimism)
 
     def with_optimism(self, factor: float) -> MixedEstimate:
         """The same with so many times the optimism."""
@@ -65,15 +88,14 @@ class MixedEstimate:
         self, state: FloatArray, task: IntArray, cost_usd: NDArray[np.floating]
     ) -> tuple[FloatArray, FloatArray]:
         """What each model will do; arguments and results as in `LiveEstimate.expect`."""
-        weight = self.weight[:, task]
-        success = (1.0 - weight.sum(axis=0)) * self.prior[task]
-        foreseen = np.maximum(cost_usd, 1e-12)
-        log_factor = np.zeros(success.shape)
-        for voice, counts in zip(self.voices, weight, strict=True):
-            theirs, usd = voice.expect(state, task, foreseen)
-            success = success + counts * theirs
-            log_factor += counts * np.log(np.maximum(usd, 1e-12) / foreseen)
-        return np.clip(success, 0.0, 1.0).astype(np.float32), (cost_usd * np.exp(log_factor)).astype(np.float32)
+        reporters, models = self.level.shape
+        learned = (self.voices[0].contexts.read(state) @ self.learned).reshape(len(state), 2, reporters, models)
+        weight, prior = self.weight[task], self.prior[task]
+        theirs = np.clip(prior[:, None] + learned[:, 0] + self.level, 0.0, 1.0)
+        success = (1.0 - weight.sum(axis=1)) * prior + (weight * theirs).sum(axis=1)
+        log_factor = np.clip(learned[:, 1], -COST_BOUND, COST_BOUND) + self.log_factor
+        usd = cost_usd * np.exp((weight * log_factor).sum(axis=1))
+        return np.clip(success, 0.0, 1.0).astype(np.float32), usd.astype(np.float32)
 
 
 Estimate = LiveEstimate | MixedEstimate
@@ -120,7 +142,7 @@ class Voices:
         if len(voices) < 2 or self.options.share >= 1.0:
             return voices[0] if voices else None
         seen = np.stack([voice.seen for voice in voices]).astype(np.float64)
-        return MixedEstimate(voices, base.success, self._weights(seen, base), self._optimism(seen.sum(axis=0)))
+        return MixedEstimate.mix(voices, base.success, self._weights(seen, base), self._optimism(seen.sum(axis=0)))
 
     def _estimate_of(self, name: str, base: ModelTable) -> LiveEstimate | None:
         told = self._told.get(name)
@@ -132,12 +154,12 @@ class Voices:
         return estimate
 
     def _weights(self, seen: NDArray[np.float64], base: ModelTable) -> FloatArray:
-        """(R, T, M) weights: by outcomes, the prior's included, none above the share."""
+        """(T, R, M) weights: by outcomes, the prior's included, none above the share."""
         worth = np.clip(base.evidence, 1.0, self.options.prior_cap).astype(np.float64)  # (T, M)
         most = seen.max(axis=0)
         room = self.options.share / (1.0 - self.options.share) * (worth + seen.sum(axis=0) - most)
         counted = np.where((seen == most)[:, None], np.minimum(most, room), seen[:, None])
-        return np.asarray(counted / (worth + counted.sum(axis=0)), np.float32)
+        return np.asarray(counted / (worth + counted.sum(axis=0)), np.float32).swapaxes(0, 1).copy()
 
     def _optimism(self, seen: NDArray[np.float64]) -> FloatArray:
         bonus = np.sqrt(self.options.optimism_worth / (seen + self.options.optimism_worth))

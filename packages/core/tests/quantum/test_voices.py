@@ -121,5 +121,5 @@ def test_who_was_silent_longest_is_forgotten_beyond_the_most() -> None:
     estimate = taught(*crowd).estimate(TABLE)
     assert isinstance(estimate, MixedEstimate)
     assert len(estimate.voices) == MOST_VOICES
-    assert estimate.weight.shape == (MOST_VOICES, len(TASK_TYPES), len(TABLE))
-    assert (estimate.weight.sum(axis=0) < 1.0).all()
+    assert estimate.weight.shape == (len(TASK_TYPES), MOST_VOICES, len(TABLE))
+    assert (estimate.weight.sum(axis=1) < 1.0).all()
