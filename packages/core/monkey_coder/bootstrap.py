@@ -38,6 +38,7 @@ from monkey_coder.quantum.embedding import StaticEmbedder
 from monkey_coder.quantum.gates import apply_gates
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.interval import wilson
+from monkey_coder.quantum.load_balancer import LoadBalancer, Outstanding
 from monkey_coder.quantum.metrics_collector import MetricsCollector
 from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE, Exposition
 from monkey_coder.quantum.metrics_series import Vocabulary
@@ -82,6 +83,7 @@ class Core:
         monitor: How each strategy is doing lately.
         registry: Where they are registered.
         exposition: Renders them, with those of the other processes.
+        outstanding: Calls under way, for the balancer.
     """
 
     settings: Settings
@@ -94,6 +96,7 @@ class Core:
     monitor: PerformanceMonitor
     registry: CollectorRegistry
     exposition: Exposition
+    outstanding: Outstanding
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,7 @@ def open_core(
         gary8d = partial(
             AdvancedRouter, lambda: live().table, gate=apply_gates, worth=worth, interval=wilson, make_ids=ids.make
         )
+        outstanding = Outstanding(time.monotonic)
         manager = QuantumRoutingManager(
             snapshot=live,
             embedder=StaticEmbedder.load(),
@@ -215,12 +219,15 @@ def open_core(
             heuristic=gary8d().heuristic,
             clock=time.monotonic,
             rng=np.random.default_rng(),
-            listeners=(metrics, monitor, *listeners),
+            listeners=(metrics, monitor, outstanding, *listeners),
+            balancer=LoadBalancer(settings.balancing, outstanding, np.random.default_rng()),
         )
         callers = ThreadPoolExecutor(FRONT_DOOR_THREADS, thread_name_prefix="front-door")
         stack.callback(callers.shutdown, wait=False, cancel_futures=True)
         router = gary8d(engine=manager, quantum_enabled=settings.quantum, executor=callers)
-        yield Core(settings, catalog, live, policies, manager, router, metrics, monitor, registry, exposition)
+        yield Core(
+            settings, catalog, live, policies, manager, router, metrics, monitor, registry, exposition, outstanding
+        )
 
 
 @asynccontextmanager
@@ -248,7 +255,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         )
         traces = stack.enter_context(tracing(os.environ))
         core.manager.listeners = (*core.manager.listeners, following.providers, following.follower.recent, *traces)
-        following.follower.listeners = (core.metrics,)
+        following.follower.listeners = (core.metrics, core.outstanding)
         await stack.enter_async_context(running(following.follower))
         await stack.enter_async_context(checking(store, core.catalog.health_urls, settings.probe_every_s))
         loader = ThreadPoolExecutor(1, thread_name_prefix="policies")

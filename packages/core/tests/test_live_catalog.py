@@ -236,6 +236,24 @@ def test_a_model_comes_and_goes_in_every_process(pair: tuple[httpx.Client, httpx
     assert first.get("/v1/quantum/providers").json()["providers"][-1]["name"] != "made"
 
 
+def test_calls_are_spread_over_deployments_that_come_at_run_time(pair: tuple[httpx.Client, httpx.Client]) -> None:
+    first, _ = pair
+    for place, weight in (("here", 1), ("there", 3)):
+        fields = FIELDS | {"deployment_of": "quick", "weight": weight}
+        assert first.put(f"{MODELS}/{place}/quick", json=fields).json()["served"]
+    bypass = {"cache": "bypass"}
+    requests = [{"request": {"prompt": f"Fix test {n}"}, "quantum_config": bypass} for n in range(200)]
+    results = first.post(f"{ROUTE}/batch", json={"requests": requests}).raise_for_status().json()["results"]
+    went = [result["decision"]["provider"] for result in results]
+    assert set(went) == {"here", "there"}
+    assert went.count("there") == pytest.approx(150, abs=40)
+    assert {result["decision"]["propensity"] for result in results} == {0.25, 0.75}
+    assert first.post("/v1/quantum/providers/there/override", json={"state": "drained"}).status_code == 200
+    assert ask(first).json()["provider"] == "here"
+    for place in ("here", "there"):
+        first.delete(f"{MODELS}/{place}/quick").raise_for_status()
+
+
 def test_what_is_wrong_is_refused_over_http(pair: tuple[httpx.Client, httpx.Client]) -> None:
     first, _ = pair
     said = problem(first.put(f"{MODELS}/{NEW}", json=FIELDS | {"latency": 3}), 422, "invalid_catalog")

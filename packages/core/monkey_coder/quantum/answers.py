@@ -269,7 +269,7 @@ def sentence(
 def _chain(decided: Decided, length: int) -> NDArray[np.int64]:
     """(B, K) the served model first, then the ranking without it, as far as answers tell of it."""
     order = decided.ranking.order
-    if decided.served.explored.any():
+    if (decided.served.column != order[:, 0]).any():
         keyed = np.where(order == decided.served.column[:, None], -1, np.arange(order.shape[1]))
         order = order[np.arange(len(order))[:, None], np.argsort(keyed, axis=1, kind="stable")]
     return order[:, : length + 1]

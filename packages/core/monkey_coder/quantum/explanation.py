@@ -145,7 +145,7 @@ class Instead(Value):
     model: ModelRef
     standing: Annotated[
         Literal["served", "first", "candidate", "excluded", "unknown"],
-        Field(description="first: best, but exploration served another; unknown: it was not in the catalog then."),
+        Field(description="first: best, but another one was served; unknown: it was not in the catalog then."),
     ]
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
 

@@ -40,6 +40,7 @@ from monkey_coder.quantum.deliberation import deliberation
 from monkey_coder.quantum.exploration import explore
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.interval import wilson
+from monkey_coder.quantum.load_balancer import LoadBalancer, tell_of_deployments
 from monkey_coder.quantum.preparation import Prepared, check_names, prepare
 from monkey_coder.quantum.provider_bonus import provider_bonus
 from monkey_coder.quantum.quality_floor import apply_quality_floor
@@ -72,6 +73,7 @@ class QuantumRoutingManager:
         rng: Randomness of exploration.
         clock: Monotonic seconds.
         listeners: Get one event per decision.
+        balancer: Spreads calls over the deployments of a model; None: what was chosen takes them.
     """
 
     snapshot: Callable[[], EngineSnapshot]
@@ -83,6 +85,7 @@ class QuantumRoutingManager:
     sessions: SessionMemory = field(default_factory=SessionMemory)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(int.from_bytes(urandom(8))))
     listeners: Sequence[DecisionListener] = ()
+    balancer: LoadBalancer | None = None
 
     def route(self, request: RouteRequest) -> RoutingDecision:
         """Decide one request.
@@ -217,6 +220,11 @@ class QuantumRoutingManager:
         first = ranking.order[:, 0]
         hope = None if snapshot.estimate is None else snapshot.estimate.of(batch.table).optimism
         served = explore(first, ranking.utility, acceptable, np.where(first == last, 0.0, epsilon), self.rng, hope)
+        chosen = served.column
+        if self.balancer is not None and batch.table.deployments:
+            served = self.balancer.spread(
+                served, batch.table, batch.candidates, acceptable, estimates.success, estimates.high, last
+            )
         for session, column in zip(sessions, served.column.tolist(), strict=True):
             if session:
                 self.sessions.use(session, batch.table.refs[column])
@@ -227,6 +235,8 @@ class QuantumRoutingManager:
             for decision_id, request in zip(made, prepared.requests, strict=True)
         ]
         answers = write_answers(prepared, decided, outcomes, snapshot, ids)
+        if served.column is not chosen:
+            tell_of_deployments(answers, chosen, served.column, batch.table.refs)
         seconds = self.clock() - started
         for answer in answers:
             answer["execution_time_ms"] = round(seconds * 1e3, 3)

@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import Model, SetClock, route_batch, table
+from builders import Model, SetClock, ask, chosen, engine, in_contract, route_batch, table
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.ports import DecisionEvent, OutcomeEvent
+from monkey_coder.quantum.decision_log import DecisionLog
+from monkey_coder.quantum.decision_record import decode
 from monkey_coder.quantum.exploration import Served
 from monkey_coder.quantum.load_balancer import LoadBalancer, Outstanding
+from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
+from monkey_coder.quantum.reasons import why
 
 REFS = ("one/x", "two/x", "three/x", "other/y")
 
@@ -24,7 +28,7 @@ def models(weight: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0), latency: tuple[floa
     return replace(made, deployment_of=("x", "x", "x", None), weight=np.array(weight))
 
 
-def chosen(rows: int, column: int, explored: float = 0.0) -> Served:
+def picked(rows: int, column: int, explored: float = 0.0) -> Served:
     """Every row chose one model, and would have explored the last one now and then."""
     distribution = np.zeros((rows, len(REFS)), dtype=np.float32)
     distribution[:, column] = 1.0 - explored
@@ -63,25 +67,25 @@ def shares(served: Served) -> list[float]:
 
 
 def test_calls_follow_the_weights() -> None:
-    after = spread("weighted", chosen(20_000, 0, explored=0.1), models(weight=(2.0, 1.0, 1.0, 9.0)))
+    after = spread("weighted", picked(20_000, 0, explored=0.1), models(weight=(2.0, 1.0, 1.0, 9.0)))
     assert shares(after) == pytest.approx([0.5, 0.25, 0.25, 0.0], abs=0.02)
     np.testing.assert_allclose(after.distribution[0], [0.45, 0.225, 0.225, 0.1], atol=1e-6)
 
 
 def test_quick_deployments_get_more() -> None:
-    after = spread("latency", chosen(20_000, 1), models(latency=(1.0, 2.0, 4.0, 1.0)))
+    after = spread("latency", picked(20_000, 1), models(latency=(1.0, 2.0, 4.0, 1.0)))
     assert shares(after) == pytest.approx([4 / 7, 2 / 7, 1 / 7, 0.0], abs=0.02)
 
 
 def test_a_model_without_other_deployments_is_left_alone() -> None:
-    before = chosen(50, 3)
+    before = picked(50, 3)
     after = spread("weighted", before, models())
     np.testing.assert_array_equal(after.column, before.column)
     np.testing.assert_array_equal(after.distribution, before.distribution)
 
 
 def test_the_least_busy_takes_the_call_and_a_batch_counts_itself() -> None:
-    after = spread("least_outstanding", chosen(8, 0), models(weight=(2.0, 1.0, 1.0, 1.0)))
+    after = spread("least_outstanding", picked(8, 0), models(weight=(2.0, 1.0, 1.0, 1.0)))
     assert np.bincount(after.column, minlength=4).tolist() == [4, 2, 2, 0]
     np.testing.assert_array_equal(after.propensity, np.ones(8))
 
@@ -104,7 +108,7 @@ def test_calls_are_under_way_until_an_outcome_comes_or_too_much_time_has_passed(
     clock.now = 30.0
     outstanding.on_decided(decided(["d", "e", "f"], "two/x", of))  # the oldest makes room
     assert outstanding.counts(REFS).tolist() == [1, 3, 0, 0]
-    after = spread("least_outstanding", chosen(2, 0), of, outstanding=outstanding)
+    after = spread("least_outstanding", picked(2, 0), of, outstanding=outstanding)
     assert after.column.tolist() == [2, 0]
     clock.now = 60.0
     assert outstanding.counts(REFS).tolist() == [0, 3, 0, 0]
@@ -114,15 +118,15 @@ def test_calls_are_under_way_until_an_outcome_comes_or_too_much_time_has_passed(
 
 
 def test_a_session_stays_where_its_prompt_is_cached() -> None:
-    after = spread("weighted", chosen(100, 0), models(), last=2)
+    after = spread("weighted", picked(100, 0), models(), last=2)
     assert set(after.column.tolist()) == {2}
     np.testing.assert_array_equal(after.propensity, np.ones(100))
-    gone = spread("weighted", chosen(100, 0), models(), last=2, candidates=[True, True, False, True])
+    gone = spread("weighted", picked(100, 0), models(), last=2, candidates=[True, True, False, True])
     assert set(gone.column.tolist()) == {0, 1}
 
 
 def test_a_deployment_that_is_surely_worse_takes_no_call() -> None:
-    after = spread("weighted", chosen(200, 0), models(), success=(0.8, 0.75, 0.3, 0.9), high=(0.9, 0.85, 0.4, 0.99))
+    after = spread("weighted", picked(200, 0), models(), success=(0.8, 0.75, 0.3, 0.9), high=(0.9, 0.85, 0.4, 0.99))
     assert set(after.column.tolist()) == {0, 1}
 
 
@@ -151,3 +155,62 @@ def test_gates_hold_and_probability_is_kept(policy: Any, data: st.DataObject, se
     np.testing.assert_allclose(after.distribution.sum(axis=1), 1.0, atol=1e-5)
     np.testing.assert_allclose(after.distribution[:, 3], distribution[:, 3], atol=1e-6)
     assert (after.distribution[~may] == 0.0).all()
+
+
+# In the manager
+
+
+X, Y, Z = Model("one/x", success=0.9), Model("two/x", success=0.9, regions=frozenset({"eu"})), Model("other/y", 0.3)
+
+
+def deployed(*listeners: Any, epsilon: float = 0.0) -> Any:
+    of = replace(table(X, Y, Z), deployment_of=("x", "x", None), weight=np.array([1.0, 3.0, 1.0]))
+    return engine(models=of, listeners=listeners, epsilon=epsilon, seed=1)
+
+
+def balanced(manager: QuantumRoutingManager, policy: Any = "weighted") -> QuantumRoutingManager:
+    manager.balancer = LoadBalancer(policy, Outstanding(SetClock()), np.random.default_rng(2))
+    return manager
+
+
+def test_decisions_are_spread_with_their_probability_and_told_of() -> None:
+    unwritten: list[Any] = []
+    with deployed(DecisionLog(unwritten.append, lambda: 1.0)) as manager:
+        answers = balanced(manager).decide([ask(episode_id=f"e{n}") for n in range(400)])
+    went = [chosen(answer) for answer in answers]
+    assert went.count("two/x") == pytest.approx(300, abs=35)
+    assert went.count("other/y") == 0
+    for answer in answers:
+        other = {"one/x": "two/x", "two/x": "one/x"}[chosen(answer)]
+        assert answer["propensity"] == {"one/x": 0.25, "two/x": 0.75}[chosen(answer)]
+        assert not answer["explored"]
+        assert chosen(answer["alternatives"][0]) == other
+        assert ("another deployment" in answer["collapse_reasoning"]) == (chosen(answer) == "two/x")
+        in_contract(answer)
+    rows = [make() for make in unwritten]
+    record = decode(rows[went.index("two/x")].payload)
+    assert record.served == "two/x"
+    assert record.distribution.tolist() == [0.25, 0.75, 0.0]
+    assert any("two/x, another deployment of one/x, takes this call" in said for said in why(record))
+
+
+def test_rules_of_a_request_and_sessions_hold() -> None:
+    with deployed() as manager:
+        balanced(manager)
+        in_eu = manager.decide([ask(requires={"regions": ["eu"]}, allowed_models=["one/x", "two/x"])] * 20)
+        assert {chosen(answer) for answer in in_eu} == {"two/x"}
+        (first,) = manager.decide([ask(session_id="s")])
+        again = [manager.decide([ask(session_id="s")])[0] for _ in range(20)]
+        assert {chosen(answer) for answer in again} == {chosen(first)}
+
+
+def test_exploration_and_balancing_keep_a_distribution() -> None:
+    unwritten: list[Any] = []
+    with deployed(DecisionLog(unwritten.append, lambda: 1.0), epsilon=0.5) as manager:
+        answers = balanced(manager, "least_outstanding").decide([ask() for _ in range(100)])
+    assert any(answer["explored"] for answer in answers)
+    for answer, make in zip(answers, unwritten, strict=True):
+        record = decode(make().payload)
+        assert record.distribution.sum() == pytest.approx(1.0, abs=1e-5)
+        assert answer["propensity"] == pytest.approx(record.distribution[record.refs.index(chosen(answer))], abs=1e-5)
+        assert answer["propensity"] > 0.0
