@@ -36,6 +36,13 @@ FENCE: Final = "```"
 _LONGEST_HEAD: Final = 200
 """Tokens after which a list of parameters is given up."""
 
+_SIGNS: Final = frozenset((FENCE, "{", ";", "+=", "==")) | _words("def elif const fn lambda print import")
+"""Without any of these, an equals sign stands in a sentence or a setting."""
+_MARKUP: Final = _words("SELECT UPDATE INSERT DELETE WHERE FROM select html </ />")
+"""With any of these, what looks like a variable may be a column or an attribute."""
+_BEFORE_ASSIGNED: Final = _words(") ] } : ; , \" ' ```") | {""}
+"""Marks that may stand before an assigned name; words and numbers may as well."""
+
 _KEYWORDS: Final = _words(
     "return yield if elif else while for in of and or not is as assert del await print case when switch "
     "new def class try except finally with import from const let var break continue pass raise throw"
@@ -80,6 +87,9 @@ def rename_local_names(tokens: Sequence[str]) -> list[str]:
     Returns:
         As many tokens; those of a local name are the control character 1 and its number, from 0.
     """
+    present = set(tokens)
+    if _SIGNS.isdisjoint(present) or not _MARKUP.isdisjoint(present) or {"update", "set"} <= present:
+        return list(tokens)
     certain = {name for name in _parameters_of(tokens) if _may_be_local(name)}
     bound = {name for name in _bound(tokens) if _may_be_local(name)} | certain
     if not bound:
@@ -152,7 +162,8 @@ def _parameters_of(tokens: Sequence[str]) -> Iterator[str]:
 
 def _assigned(tokens: Sequence[str], equals: int, depth: int) -> Iterator[str]:
     place = equals - 1
-    if depth or place < 0 or (place and tokens[place - 1] == "."):
+    before = tokens[place - 1] if place > 0 else ""
+    if depth or not (before in _BEFORE_ASSIGNED or before[-1].isalnum() or before[-1] == "_"):
         return
     while place >= 0 and tokens[place].isidentifier():
         yield tokens[place]

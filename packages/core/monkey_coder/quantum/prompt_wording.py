@@ -23,7 +23,7 @@ MOST_CHARS: Final = 16_384
 
 _PATTERN: Final = (
     r"\w+(?:['/]\w+)*|(?<!\S)/\w+(?:/\w+)*"  # words; don't, src/main and /tmp are one each
-    r"|[<>=!+\-*/%&|^:]=+|=>|->"  # operators of several characters
+    r"|[<>=!+\-*/%&|^:]=+|=>|->|</|/>"  # operators of several characters, and tags
     r"|\.\s|(?<=[A-Za-z][A-Za-z])[!?]\s"  # ends of sentences, left out below; 5! is no end
     r"|```|[^\w\s`]"  # fences, left out below, and every other mark; inline code marks do not matter
 )

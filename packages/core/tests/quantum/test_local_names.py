@@ -76,6 +76,12 @@ def test_two_local_variables_may_be_renamed_at_once() -> None:
         pytest.param("LIMIT = 3\nprint(LIMIT + 1)", "LIMIT", "OTHER", id="constant"),
         pytest.param("root = 1\nprint(root + 1)\ncd /root", "root", "home", id="path"),
         pytest.param("act = pick(3)\nprint(act(1) + act(2))", "act", "run", id="called"),
+        pytest.param("UPDATE staff SET age = age + 1; SELECT 1", "age", "pay", id="column"),
+        pytest.param("select 1 from t where age = 3 and age < 5;", "age", "pay", id="column in lower case"),
+        pytest.param("<input id='a'><input id='b'></form>; return", "id", "name", id="attribute of a tag"),
+        pytest.param("Set retries=3 and timeout=retries*10", "retries", "attempts", id="setting in a sentence"),
+        pytest.param("run --count=3 --count=4; echo {}", "count", "limit", id="option"),
+        pytest.param("get http://host/?id=3&id=4; print {}", "id", "key", id="parameter of an address"),
         pytest.param("note = 1  # note that\nprint(note + 1)", "note", "hint", id="comment"),
     ],
 )
