@@ -17,7 +17,7 @@ from monkey_coder.ports import DecisionListener
 from monkey_coder.quantum.cache_key import Keyring
 from monkey_coder.quantum.cache_making import Lifetimes
 from monkey_coder.quantum.cache_manager import CacheManager
-from monkey_coder.quantum.cache_parts import CacheTiers, Deciding, DecisionNotes
+from monkey_coder.quantum.cache_parts import CacheTiers, Deciding, DecisionNotes, EmbeddedAhead
 from monkey_coder.quantum.cache_patterns import PatternMemory
 from monkey_coder.quantum.cache_telling import HitTeller
 from monkey_coder.quantum.cache_verifier import CacheVerifier, plain
@@ -88,6 +88,7 @@ async def caching(
         keys = keyring(settings, secret)
         patterns = PatternMemory()
         manager.listeners = (*manager.listeners, notes)
+        manager.embedder = embedder = EmbeddedAhead(manager.embedder)
         cache = RoutingCache(
             deciding=Deciding(
                 decide=manager.decide,
@@ -95,7 +96,7 @@ async def caching(
                 snapshot=manager.snapshot,
                 sessions=manager.sessions,
                 make_ids=manager.ids.make,
-                embedder=manager.embedder,
+                embedder=embedder,
                 troubles=troubles,
             ),
             tiers=CacheTiers(

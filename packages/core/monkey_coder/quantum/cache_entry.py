@@ -7,6 +7,7 @@ changed, cut off, or put under another key is told from a real one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
 from hmac import compare_digest
@@ -170,7 +171,7 @@ MOST_INFLATION: Final = 0.1
 _ROUNDING: Final = 1e-5
 """By which chances may differ that went through JSON."""
 
-PER_HIT: Final = ("decision_id", "episode_id", "cache", "degraded", "execution_time_ms")
+PER_HIT: Final = ("decision_id", "episode_id", "cache", "propensity", "degraded", "execution_time_ms")
 """Fields of an answer that are made anew for each hit."""
 
 _TOLD: Final = tuple(
@@ -227,27 +228,38 @@ def decode(payload: bytes, key: CacheKey, keyring: Keyring) -> CachedDecision:
 
 
 def answer_json(
-    entry: CachedDecision, decision_id: str, episode_id: str | None, tier: str, degraded: tuple[str, ...], ms: float
+    entry: CachedDecision,
+    decision_id: str,
+    episode_id: str | None,
+    tier: str,
+    degraded: Sequence[str],
+    ms: float,
+    propensity: float = 1.0,
 ) -> bytes:
-    """The answer of a hit, in contract form.
+    """An answer in contract form.
 
     Args:
         entry: What is given again.
-        decision_id: Of the hit.
-        episode_id: The caller's; None: the hit begins an episode of its own.
+        decision_id: Of this answer.
+        episode_id: The caller's; None: the answer begins an episode of its own.
         tier: Where it was found, as answers say it.
         degraded: What should have worked and did not.
         ms: Milliseconds that it took.
+        propensity: Probability with which the model was served; a hit is certain.
     """
     decision = decision_id.encode()
     episode = b'"%b"' % decision if episode_id is None else orjson.dumps(episode_id)
-    return b'{"decision_id":"%b","episode_id":%b,%b,"cache":"%b","degraded":%b,"execution_time_ms":%b}' % (
-        decision,
-        episode,
-        entry.answer[1:-1],
-        tier.encode(),
-        orjson.dumps(degraded),
-        b"%.3f" % ms,
+    return (
+        b'{"decision_id":"%b","episode_id":%b,%b,"cache":"%b","propensity":%b,"degraded":%b,"execution_time_ms":%b}'
+        % (
+            decision,
+            episode,
+            entry.answer[1:-1],
+            tier.encode(),
+            b"1.0" if propensity == 1.0 else orjson.dumps(propensity),
+            orjson.dumps(degraded) if degraded else b"[]",
+            b"%.3f" % ms,
+        )
     )
 
 

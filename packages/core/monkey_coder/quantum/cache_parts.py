@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
+
 from monkey_coder.errors import RouterError
 from monkey_coder.models import CacheMode, RouteRequest
 from monkey_coder.ports import DecisionEvent, FloatArray, TextEmbedder
@@ -42,6 +44,15 @@ class Asked:
     def mode(self) -> CacheMode:
         """How the caller wants the cache to be used."""
         return self.request.quantum_config.cache
+
+    def describes(self, event: DecisionEvent) -> bool:
+        """Whether a decision was made for just this; the session's last model may have moved on since it was asked."""
+        if self.request.request.session_id is None:
+            return True
+        if event.batch is None or event.deliberation is None:
+            return False
+        column = int(event.deliberation.last[event.row])
+        return self.last == (None if column < 0 else event.batch.table.refs[column])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,35 @@ class SimilarityIndex(Protocol):
         ...
 
 
+class EmbeddedAhead:
+    """An embedder that is asked about the same texts twice within a batch, and embeds them once.
+
+    Args:
+        embedder: Does it.
+    """
+
+    def __init__(self, embedder: TextEmbedder) -> None:
+        self._embedder = embedder
+        self.dimensions = embedder.dimensions
+        self._known: dict[str, FloatArray] = {}
+
+    def ahead(self, texts: Sequence[str]) -> FloatArray:
+        """The same as `embed`, and remembered until `embed` is asked."""
+        vectors = self._embedder.embed(texts)
+        self._known = dict(zip(texts, vectors, strict=True))
+        return vectors
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """Return (len(texts), dimensions) unit vectors."""
+        known, self._known = self._known, {}
+        if not known:
+            return self._embedder.embed(texts)
+        strangers = [text for text in texts if text not in known]
+        if strangers:
+            known |= zip(strangers, self._embedder.embed(strangers), strict=True)
+        return np.stack([known[text] for text in texts])
+
+
 class Hit(NamedTuple):
     """A hit that its listeners are to be told of."""
 
@@ -113,14 +153,6 @@ class DecisionNotes:
             taken.update((event.answer["decision_id"], event) for event in events)
 
 
-def last_of(event: DecisionEvent) -> str | None:
-    """Ref of the model that a decision took for its session's last, which may have moved on since the request came."""
-    if event.batch is None or event.deliberation is None:
-        return None
-    column = int(event.deliberation.last[event.row])
-    return None if column < 0 else event.batch.table.refs[column]
-
-
 def price_of(snapshot: EngineSnapshot) -> float:
     """Price of money by which spend is paced, in successes per USD; 0 without pacing."""
     return 0.0 if snapshot.pace is None else snapshot.pace.cost_weight
@@ -136,7 +168,7 @@ class Deciding:
         snapshot: What the next batch rests on.
         sessions: Which model each session used last.
         make_ids: Makes so many decision ids.
-        embedder: For prompts.
+        embedder: For prompts; `decide` uses the same.
         troubles: What should work and does not at the moment, beside Redis, as answers say it.
     """
 
@@ -145,7 +177,7 @@ class Deciding:
     snapshot: Callable[[], EngineSnapshot]
     sessions: SessionMemory
     make_ids: Callable[[int], list[str]]
-    embedder: TextEmbedder
+    embedder: EmbeddedAhead
     troubles: Callable[[], tuple[str, ...]] = tuple
 
 

@@ -115,6 +115,7 @@ def _answers(hits: Sequence[Hit]) -> list[dict[str, Any]]:
                 "episode_id": hit.episode_id or hit.decision_id,
                 **parts,
                 "cache": hit.tier,
+                "propensity": 1.0,
                 "degraded": list(hit.degraded),
                 "execution_time_ms": round(hit.seconds * 1e3, 3),
             }

@@ -52,6 +52,7 @@ class CacheVerifier:
             return 0
         with self._notes.taken() as events:
             answers = self._decide([plain(asked.request) for asked, _, _ in due])
+        made = self._cache.entries_of(list(events.values()))
         for (_, key, entry), answer in zip(due, answers, strict=True):
             event = None if isinstance(answer, RouterError) else events.get(answer["decision_id"])
             if event is not None and f"{answer['provider']}/{answer['model']}" == entry.ref:
@@ -60,7 +61,7 @@ class CacheVerifier:
                 continue
             self.disagreed += 1
             self._cache.count(_tier(entry), "disagreed")
-            fresh = None if event is None else self._cache.entry_of(event)
+            fresh = None if event is None else made.get(answer["decision_id"])
             if fresh is None:
                 self._cache.tiers.local.remove(key)
                 self._cache.drop([key])

@@ -7,24 +7,20 @@ decision of its own: it has an id, goes to the log and to whoever listens, and s
 
 from __future__ import annotations
 
-import threading
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Final, NamedTuple
-
-import numpy as np
+from typing import Any, Final, NamedTuple
 
 from monkey_coder.errors import RouterError
 from monkey_coder.models import RouteRequest
-from monkey_coder.ports import Clock, DecisionEvent
+from monkey_coder.quantum.cache_admission import Admission
 from monkey_coder.quantum.cache_entry import CachedDecision, answer_json
 from monkey_coder.quantum.cache_fit import fitted_to
-from monkey_coder.quantum.cache_key import CacheKey, Keyring
-from monkey_coder.quantum.cache_making import Lifetimes, entry_of
-from monkey_coder.quantum.cache_parts import Asked, CacheTiers, Deciding, Hit, Reply, SimilarAsk, last_of, price_of
-from monkey_coder.quantum.shared_entries import SharedEntries
+from monkey_coder.quantum.cache_key import CacheKey
+from monkey_coder.quantum.cache_parts import Asked, Hit, Reply, SimilarAsk, price_of
+from monkey_coder.quantum.cache_stock import CacheStock
 from monkey_coder.quantum.snapshot import EngineSnapshot
 
 MOST_BODIES: Final = 20_000
@@ -41,36 +37,21 @@ class _Generation(NamedTuple):
 
 
 @dataclass
-class RoutingCache:
+class RoutingCache(CacheStock):
     """Gives decisions again. `recall` and `find` are for the event loop, `decide` for the thread that decides.
 
     Attributes:
-        deciding: Decides what is not cached.
-        tiers: Where entries are.
-        keyring: Makes keys.
-        wall_clock: Seconds since 1970.
-        clock: Monotonic seconds.
-        rng: For lifetimes, and for which hits are checked.
-        lifetimes: How long entries live.
+        admission: Decides what is worth looking for elsewhere, and keeping.
         check_rate: Share of the hits that are to be checked, 0..1.
         on: Whether anything is cached at all.
-        remote: The entries that all processes share.
-        counts: What happened so far, by tier and result.
         untold: Hits that listeners are yet to be told of.
         unchecked: Hits that are to be decided again, to see whether they still stand.
         remember: Takes the digest and the request of every entry that is made here, outside sessions.
     """
 
-    deciding: Deciding
-    tiers: CacheTiers
-    keyring: Keyring
-    wall_clock: Clock
-    clock: Clock
-    rng: np.random.Generator
-    lifetimes: Lifetimes = field(default_factory=Lifetimes)
+    admission: Admission = field(default_factory=Admission)
     check_rate: float = 0.0
     on: bool = True
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     untold: deque[Hit] = field(default_factory=lambda: deque(maxlen=MOST_UNTOLD))
     unchecked: deque[tuple[Asked, CacheKey, CachedDecision]] = field(default_factory=lambda: deque(maxlen=64))
     remember: Callable[[bytes, RouteRequest], None] | None = None
@@ -78,8 +59,7 @@ class RoutingCache:
     def __post_init__(self) -> None:
         self._bodies: OrderedDict[bytes, tuple[bytes, str | None]] = OrderedDict()
         self._serials = count()
-        self._lock = threading.Lock()  # guards the generator and the counts
-        self.remote = SharedEntries(self.tiers.redis, self.keyring, self.wall_clock, self.count)
+        super().__post_init__()
         self._generation = self._of(self.deciding.snapshot())
         self._until_check = self._gap()
 
@@ -149,9 +129,15 @@ class RoutingCache:
             entry = self._local(key, quietly=True)
             if entry is not None:
                 found[key] = entry, "local"
-        with self.remote.one_wait():
-            self._from_redis([key for key in open_keys if key not in found], found, now)
-            similar = self._from_index({k: a for k, a in open_keys.items() if k not in found}, found, now)
+        missed = [key for key in open_keys if key not in found]
+        admitted = self.admission.admit(missed, sum(self.counts[tier, "hit"] for tier in ("local", "redis", "similar")))
+        if admitted:
+            with self.remote.one_wait():
+                self._from_redis([key for key in missed if key in admitted], found, now)
+                others = [open_keys[key].request.request.prompt for key in missed if key not in admitted]
+                similar = self._from_index({k: open_keys[k] for k in admitted if k not in found}, others, found, now)
+        else:
+            similar = {}
         replies: list[Reply | None] = [None] * len(asked)
         leading: dict[CacheKey, int] = {}
         following: set[int] = set()
@@ -160,10 +146,13 @@ class RoutingCache:
                 replies[row] = self._reply(each, key, *found[key], started)
             elif key in leading and each.mode == "use":
                 following.add(row)
+                admitted.add(key)
             elif each.mode == "use" and key:
                 leading[key] = row
+            elif key:
+                admitted.add(key)
         fresh = [row for row, reply in enumerate(replies) if reply is None and row not in following]
-        self._compute(fresh, asked, keys, replies, similar)
+        self._compute(fresh, asked, keys, replies, admitted, similar)
         again: list[int] = []
         for row in sorted(following):
             entry = self.tiers.local.get(keys[row])
@@ -171,75 +160,8 @@ class RoutingCache:
                 again.append(row)
             else:
                 replies[row] = self._reply(asked[row], keys[row], entry, "local", started)
-        self._compute(again, asked, keys, replies, similar)
+        self._compute(again, asked, keys, replies, admitted, similar)
         return [reply for reply in replies if reply is not None]
-
-    # For those who look after the cache
-
-    def invalidate(self, condition: Callable[[CachedDecision], bool]) -> int:
-        """Drop the entries of this process of which something is true, from the shared tier as well."""
-        return self.drop(self.tiers.local.remove_where(condition))
-
-    def forget(self, origin: str) -> int:
-        """Drop what a decision left, from the shared tier as well, and say how many entries that were."""
-        keys = self.tiers.local.keys_of(origin)
-        for key in keys:
-            self.tiers.local.remove(key)
-        return self.drop(keys)
-
-    def drop(self, keys: Sequence[CacheKey]) -> int:
-        """Drop entries from everywhere but the local tier; returns how many were named."""
-        self.remote.forget(keys)
-        if self.tiers.similar is not None:
-            self.tiers.similar.discard(keys)
-        self.count("local", "invalidated", len(keys))
-        return len(keys)
-
-    def confirm(self, origin: str) -> bool:
-        """Let the entry of a decision that turned out well live twice as long, but never beyond the longest life."""
-        now = self.wall_clock()
-        keys = self.tiers.local.keys_of(origin)
-        for key in keys:
-            entry = self.tiers.local.get(key)
-            if entry is not None:
-                entry.confirmed += 1
-                life = entry.expires_at - entry.made_at
-                until = min(entry.made_at + 2.0 * life, now + self.lifetimes.longest_s)
-                if until > entry.expires_at + 0.1 * life:
-                    entry.expires_at = until
-                    self.remote.keep([(key, entry)])
-        return bool(keys)
-
-    def keep(self, key: CacheKey, entry: CachedDecision) -> None:
-        """Put an entry into all tiers."""
-        self.tiers.local.put(key, entry)
-        self.remote.keep([(key, entry)])
-        self.count("local", "stored")
-
-    def entry_of(self, event: DecisionEvent) -> CachedDecision | None:
-        """The entry of a decision that was made just now, or None when it must not be given again."""
-        with self._lock:
-            return entry_of(event, self.wall_clock(), price_of(self.deciding.snapshot()), self.lifetimes, self.rng)
-
-    def shared(self, limit: int) -> Iterator[tuple[CacheKey, CachedDecision]]:
-        """Up to so many entries of the shared tier, in no order. Waits for Redis.
-
-        Raises:
-            RedisError: The server failed.
-        """
-        return self.remote.scan(limit)
-
-    def clear(self) -> int:
-        """Drop everything in this process; returns how many entries that were."""
-        self._bodies.clear()
-        if self.tiers.similar is not None:
-            self.tiers.similar.clear()
-        return self.tiers.local.clear()
-
-    def count(self, tier: str, result: str, times: int = 1) -> None:
-        """Note that something happened so many times."""
-        with self._lock:
-            self.counts[tier, result] += times
 
     # What the above have in common
 
@@ -289,18 +211,26 @@ class RoutingCache:
             self.count("redis", "miss", len(keys) - hits)
 
     def _from_index(
-        self, open_: dict[CacheKey, Asked], found: dict[CacheKey, tuple[CachedDecision, str]], now: _Generation
+        self,
+        open_: dict[CacheKey, Asked],
+        others: Sequence[str],
+        found: dict[CacheKey, tuple[CachedDecision, str]],
+        now: _Generation,
     ) -> dict[CacheKey, SimilarAsk]:
-        """Look for similar prompts; returns what the index must be told of those that are decided after all."""
+        """Look for similar prompts; returns what the index must be told of those that are decided after all.
+
+        The prompts of others, which will be decided with them, are embedded in one go.
+        """
         index = self.tiers.similar
         if index is None or not open_:
             return {}
-        embeddings = self.deciding.embedder.embed([each.request.request.prompt for each in open_.values()])
+        prompts = [each.request.request.prompt for each in open_.values()]
+        embeddings = self.deciding.embedder.ahead([*prompts, *others])
         asked = {
             key: SimilarAsk(
                 each.request.request.prompt, now.digest + self.keyring.family(each.request, each.last), embedding
             )
-            for (key, each), embedding in zip(open_.items(), embeddings, strict=True)
+            for (key, each), embedding in zip(open_.items(), embeddings[: len(open_)], strict=True)
         }
         nearest = index.find(list(asked.values()))
         elsewhere: dict[CacheKey, tuple[CachedDecision, str]] = {}
@@ -324,28 +254,35 @@ class RoutingCache:
         asked: Sequence[Asked],
         keys: Sequence[CacheKey],
         replies: list[Reply | None],
+        admitted: set[CacheKey],
         similar: dict[CacheKey, SimilarAsk],
     ) -> None:
         if not rows:
             return
         with self.deciding.notes.taken() as events:
             answers = self.deciding.decide([asked[row].request for row in rows])
+        wanted = []
+        for row, answer in zip(rows, answers, strict=True):
+            event = None if isinstance(answer, RouterError) else events.get(answer["decision_id"])
+            if event is not None and keys[row] in admitted and asked[row].describes(event):
+                wanted.append(event)
+        entries = self.entries_of(wanted) if wanted else {}
+        troubles = self._troubles()
         made: dict[CacheKey, CachedDecision] = {}
         for row, answer in zip(rows, answers, strict=True):
             replies[row] = answer
             if isinstance(answer, RouterError):
                 continue
-            event = events.get(answer["decision_id"])
-            if keys[row] and event is not None and last_of(event) == asked[row].last:
-                entry = self.entry_of(event)
-                if entry is not None:
-                    made[keys[row]] = entry
-                    if self.remember is not None and asked[row].request.request.session_id is None:
-                        self.remember(asked[row].digest, asked[row].request)
             if not asked[row].digest:
                 answer["cache"] = "bypass"
-            if self.remote.failing:
-                answer["degraded"] = [*answer["degraded"], "redis"]
+            if troubles:
+                answer["degraded"] = [*answer["degraded"], *troubles]
+            entry = entries.get(answer["decision_id"])
+            if entry is not None:
+                made[keys[row]] = entry
+                replies[row] = self._first(entry, answer)  # its bytes are there already
+                if self.remember is not None and asked[row].request.request.session_id is None:
+                    self.remember(asked[row].digest, asked[row].request)
         for key, entry in made.items():
             self.tiers.local.put(key, entry)
         self.count("local", "stored", len(made))
@@ -353,6 +290,23 @@ class RoutingCache:
         added = [key for key in made if key in similar]
         if self.tiers.similar is not None and added:
             self.tiers.similar.add([similar[key] for key in added], added)
+
+    def _first(self, entry: CachedDecision, answer: Mapping[str, Any]) -> bytes:
+        """The answer that an entry was made from."""
+        return answer_json(
+            entry,
+            answer["decision_id"],
+            answer["episode_id"],
+            answer["cache"],
+            answer["degraded"],
+            answer["execution_time_ms"],
+            answer["propensity"],
+        )
+
+    def _troubles(self) -> tuple[str, ...]:
+        """What should work and does not at the moment, as answers say it."""
+        troubles = self.deciding.troubles()
+        return ("redis", *troubles) if self.remote.failing else troubles
 
     def _reply(self, asked: Asked, key: CacheKey, entry: CachedDecision, tier: str, started: float) -> bytes:
         self._sample(asked, key, entry)
@@ -368,9 +322,7 @@ class RoutingCache:
         self._until_check -= 1
         if session is not None:
             self.deciding.sessions.use(session, entry.ref)
-        troubles = self.deciding.troubles()
-        if self.remote.failing:
-            troubles = ("redis", *troubles)
+        troubles = self._troubles()
         (decision_id,) = self.deciding.make_ids(1)
         seconds = self.clock() - started
         self.untold.append(Hit(decision_id, episode_id, entry, tier, troubles, seconds))

@@ -1,0 +1,115 @@
+"""What the cache holds in all its tiers, for those who look after it: what is kept, lives longer, or is dropped."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from monkey_coder.ports import Clock, DecisionEvent
+from monkey_coder.quantum.cache_entry import CachedDecision
+from monkey_coder.quantum.cache_key import CacheKey, Keyring
+from monkey_coder.quantum.cache_making import Lifetimes, entries_of
+from monkey_coder.quantum.cache_parts import CacheTiers, Deciding, price_of
+from monkey_coder.quantum.shared_entries import SharedEntries
+
+
+@dataclass
+class CacheStock:
+    """The entries of a cache. Safe to use from any thread.
+
+    Attributes:
+        deciding: Decides what is not cached.
+        tiers: Where entries are.
+        keyring: Makes keys.
+        wall_clock: Seconds since 1970.
+        clock: Monotonic seconds.
+        rng: For lifetimes, and for which hits are checked.
+        lifetimes: How long entries live.
+        counts: What happened so far, by tier and result.
+        remote: The entries that all processes share.
+    """
+
+    deciding: Deciding
+    tiers: CacheTiers
+    keyring: Keyring
+    wall_clock: Clock
+    clock: Clock
+    rng: np.random.Generator
+    lifetimes: Lifetimes = field(default_factory=Lifetimes)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()  # guards the generator and the counts
+        self.remote = SharedEntries(self.tiers.redis, self.keyring, self.wall_clock, self.count)
+
+    def invalidate(self, condition: Callable[[CachedDecision], bool]) -> int:
+        """Drop the entries of this process of which something is true, from the shared tier as well."""
+        return self.drop(self.tiers.local.remove_where(condition))
+
+    def forget(self, origin: str) -> int:
+        """Drop what a decision left, from the shared tier as well, and say how many entries that were."""
+        keys = self.tiers.local.keys_of(origin)
+        for key in keys:
+            self.tiers.local.remove(key)
+        return self.drop(keys)
+
+    def drop(self, keys: Sequence[CacheKey]) -> int:
+        """Drop entries from everywhere but the local tier; returns how many were named."""
+        self.remote.forget(keys)
+        if self.tiers.similar is not None:
+            self.tiers.similar.discard(keys)
+        self.count("local", "invalidated", len(keys))
+        return len(keys)
+
+    def confirm(self, origin: str) -> bool:
+        """Let the entry of a decision that turned out well live twice as long, but never beyond the longest life."""
+        now = self.wall_clock()
+        keys = self.tiers.local.keys_of(origin)
+        for key in keys:
+            entry = self.tiers.local.get(key)
+            if entry is not None:
+                entry.confirmed += 1
+                life = entry.expires_at - entry.made_at
+                until = min(entry.made_at + 2.0 * life, now + self.lifetimes.longest_s)
+                if until > entry.expires_at + 0.1 * life:
+                    entry.expires_at = until
+                    self.remote.keep([(key, entry)])
+        return bool(keys)
+
+    def keep(self, key: CacheKey, entry: CachedDecision) -> None:
+        """Put an entry into all tiers."""
+        self.tiers.local.put(key, entry)
+        self.remote.keep([(key, entry)])
+        self.count("local", "stored")
+
+    def entries_of(self, events: Sequence[DecisionEvent]) -> dict[str, CachedDecision]:
+        """The entries of decisions that were made just now, by their ids, as far as they may be given again."""
+        with self._lock:
+            return entries_of(events, self.wall_clock(), price_of(self.deciding.snapshot()), self.lifetimes, self.rng)
+
+    def entry_of(self, event: DecisionEvent) -> CachedDecision | None:
+        """The entry of one of them."""
+        return self.entries_of([event]).get(event.answer["decision_id"])
+
+    def shared(self, limit: int) -> Iterator[tuple[CacheKey, CachedDecision]]:
+        """Up to so many entries of the shared tier, in no order. Waits for Redis.
+
+        Raises:
+            RedisError: The server failed.
+        """
+        return self.remote.scan(limit)
+
+    def clear(self) -> int:
+        """Drop everything in this process; returns how many entries that were."""
+        if self.tiers.similar is not None:
+            self.tiers.similar.clear()
+        return self.tiers.local.clear()
+
+    def count(self, tier: str, result: str, times: int = 1) -> None:
+        """Note that something happened so many times."""
+        with self._lock:
+            self.counts[tier, result] += times
