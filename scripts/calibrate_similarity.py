@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,22 @@ def pairs_of(prompts: list[str], rng: np.random.Generator) -> list[Pair]:
     return pairs
 
 
+def seconds_each(prompts: list[str], rounds: int = 5) -> tuple[float, float]:
+    """CPU seconds that a likeness and an embedding take a prompt, the quickest of some rounds."""
+    embedder, similar = StaticEmbedder.load(), PromptSimilarity(b"calibration")
+    likeness, embedding = [], []
+    for _ in range(rounds):
+        started = time.thread_time()
+        for prompt in prompts:
+            similar.likeness(prompt)
+        likeness.append(time.thread_time() - started)
+        started = time.thread_time()
+        for prompt in prompts:
+            embedder.embed([prompt])
+        embedding.append(time.thread_time() - started)
+    return min(likeness) / len(prompts), min(embedding) / len(prompts)
+
+
 def share(values: list[bool]) -> str:
     """Count and percentage; with the upper 95% bound where nothing was found (rule of three)."""
     if not values:
@@ -96,6 +113,7 @@ def main() -> int:
     def passes(pair: Pair) -> bool:
         return pair.same_wording and pair.comparable and pair.cosine >= threshold
 
+    microseconds = [1e6 * each for each in seconds_each([prompts[place] for place in drawn])]
     print(f"{len(drawn)} prompts of {', '.join(t.name for t in options.tables)}, seed {options.seed}")
     print(f"chosen threshold {threshold:.2f} on {len(light)} light edits of one half; the other half:\n")
     print("| edit | | cosine 1% | median | wording alone | cosine alone | both |\n|---|---|---|---|---|---|---|")
@@ -109,7 +127,11 @@ def main() -> int:
                 f"| {share([p.cosine >= threshold for p in rows])} | {share([passes(p) for p in rows])} |"
             )
     wrong = [passes(p) for p in testing if p.dangerous]
-    print(f"\nlight edits that hit: {share([passes(p) for p in testing if p.kind in LIGHT])}")
+    chars = np.mean([len(prompts[place]) for place in drawn])
+    print(
+        f"\nCPU a prompt (mean {chars:.0f} characters): likeness {microseconds[0]:.0f} us, embedding {microseconds[1]:.0f} us"
+    )
+    print(f"light edits that hit: {share([passes(p) for p in testing if p.kind in LIGHT])}")
     print(f"dangerous edits that hit: {share(wrong)}")
     return int(any(wrong))
 
