@@ -128,9 +128,8 @@ def main() -> int:
             )
     wrong = [passes(p) for p in testing if p.dangerous]
     chars = np.mean([len(prompts[place]) for place in drawn])
-    print(
-        f"\nCPU a prompt (mean {chars:.0f} characters): likeness {microseconds[0]:.0f} us, embedding {microseconds[1]:.0f} us"
-    )
+    likeness, embedding = microseconds
+    print(f"\nCPU a prompt (mean {chars:.0f} characters): likeness {likeness:.0f} us, embedding {embedding:.0f} us")
     print(f"light edits that hit: {share([passes(p) for p in testing if p.kind in LIGHT])}")
     print(f"dangerous edits that hit: {share(wrong)}")
     return int(any(wrong))

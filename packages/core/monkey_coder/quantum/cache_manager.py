@@ -18,7 +18,6 @@ from typing import Any, Final, Literal, Protocol
 from monkey_coder.errors import RouterError, StoreFormatError, StoreUnavailableError
 from monkey_coder.models import RouteRequest
 from monkey_coder.ports import OutcomeEvent
-from monkey_coder.quantum.cache_entry import CachedDecision
 from monkey_coder.quantum.cache_key import DIGEST_BYTES, CacheKey
 from monkey_coder.quantum.cache_parts import DecisionNotes, SimilarAsk
 from monkey_coder.quantum.cache_patterns import PatternMemory
@@ -231,12 +230,14 @@ class CacheManager:
         asked = [(key, request) for key, request in known if request is not None and local.get(key) is None]
         with self.notes.taken() as events:
             answers = self.decide([request for _, request in asked])
+        entries = self.cache.entries_of(list(events.values()))
         made = 0
         added: list[tuple[SimilarAsk, CacheKey]] = []
         for (key, request), answer in zip(asked, answers, strict=True):
-            event = None if isinstance(answer, RouterError) else events.get(answer["decision_id"])
-            entry: CachedDecision | None = None if event is None else self.cache.entry_of(event)
-            if entry is None or event is None or event.batch is None:
+            if isinstance(answer, RouterError) or (entry := entries.get(answer["decision_id"])) is None:
+                continue
+            event = events[answer["decision_id"]]
+            if event.batch is None:
                 continue
             self.cache.keep(key, entry)
             family = generation + self.cache.keyring.family(request, None)

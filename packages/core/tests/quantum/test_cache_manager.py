@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +15,15 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from builders import Fixed, engine, route_request
+from redis_process import RedisProcess, running_redis
 
-from builders import Fixed, engine, route_request, table
 from monkey_coder.errors import StoreUnavailableError
 from monkey_coder.models import RouteRequest
 from monkey_coder.ports import FloatArray, OutcomeEvent
 from monkey_coder.quantum.cache_key import Keyring
 from monkey_coder.quantum.cache_manager import CacheManager, ManagerOptions, order_clear
-from monkey_coder.quantum.cache_parts import CacheTiers, Deciding, DecisionNotes
+from monkey_coder.quantum.cache_parts import CacheTiers, Deciding, DecisionNotes, EmbeddedAhead
 from monkey_coder.quantum.cache_verifier import CacheVerifier, plain
 from monkey_coder.quantum.decision_log import DecisionLog
 from monkey_coder.quantum.local_tier import LocalTier
@@ -31,10 +33,10 @@ from monkey_coder.quantum.routing_cache import RoutingCache
 from monkey_coder.quantum.similarity_index import LikenessIndex
 from monkey_coder.quantum.snapshot import EngineSnapshot
 from monkey_coder.storage.sqlite_store import SqliteStore
-from redis_process import RedisProcess, running_redis
 
 KEYRING = Keyring("tests", b"a secret of the cache for tests."[:32])
 PROMPT = "Fix the failing test"
+OFTEN = "What is asked for often"
 DEAR, MIDDLE, CHEAP = "big/dear", "mid/middle", "tiny/cheap"
 
 
@@ -84,7 +86,9 @@ def process(folder: Path, shared: RedisTier | None = None, options: ManagerOptio
         stack.callback(store.close)
         notes, log = DecisionNotes(), []
         favourite = Fixed("favourite", [0.1, 0.2, 0.9])
-        made = stack.enter_context(engine(favourite, embedder=Alike(), listeners=(notes, DecisionLog(log.append, time.time))))
+        made = stack.enter_context(
+            engine(favourite, embedder=Alike(), listeners=(notes, DecisionLog(log.append, time.time)))
+        )
         now = [replace(made.snapshot(), policy_version=1)]
         made.snapshot = lambda: now[0]
         local = LocalTier(10_000_000, time.time)
@@ -95,7 +99,7 @@ def process(folder: Path, shared: RedisTier | None = None, options: ManagerOptio
                 snapshot=made.snapshot,
                 sessions=made.sessions,
                 make_ids=made.ids.make,
-                embedder=Alike(),
+                embedder=EmbeddedAhead(Alike()),
             ),
             tiers=CacheTiers(local, shared, LikenessIndex(PromptSimilarity(KEYRING.secret), shared=shared)),
             keyring=KEYRING,
@@ -187,20 +191,20 @@ def test_a_model_that_is_gone_takes_its_entries_along_and_leaves_the_rest(here: 
 
 def test_after_a_policy_change_the_most_frequent_requests_are_there_again(tmp_path: Path) -> None:
     with process(tmp_path, options=ManagerOptions(warm=2, chunk=1)) as here:
-        for prompt, times in (("often", 4), ("sometimes", 3), ("once", 1)):
+        for prompt, times in ((OFTEN, 4), ("sometimes", 3), ("once", 1)):
             for _ in range(times):
                 here.ask(prompt)
         favours_middle = Fixed("favourite", [0.1, 0.9, 0.2])
         here.swap(policy_version=2, strategies={"favourite": favours_middle})
-        answers = {prompt: here.ask(prompt) for prompt in ("often", "sometimes", "once")}
+        answers = {prompt: here.ask(prompt) for prompt in (OFTEN, "sometimes", "once")}
         assert {prompt: answer["cache"] for prompt, answer in answers.items()} == {
-            "often": "local",
+            OFTEN: "local",
             "sometimes": "local",
             "once": "miss",
         }
         assert all(answer["model"] == "middle" for answer in answers.values()), "decided by the new policy"
         assert all(answer["policy_version"] == 2 for answer in answers.values())
-        assert here.ask("Please often!")["cache"] == "similar", "similar prompts find the new entries"
+        assert here.ask(f"{OFTEN}, please!")["cache"] == "similar", "similar prompts find the new entries"
 
 
 def test_warming_is_not_logged_as_a_decision(here: Process) -> None:
@@ -254,18 +258,18 @@ def test_orders_from_before_the_start_are_not_obeyed(tmp_path: Path) -> None:
 def test_a_process_starts_with_the_most_frequent_entries_of_the_log(tmp_path: Path, redis: RedisProcess) -> None:
     shared = RedisTier.open(redis.url, time.monotonic, 1.0)
     with process(tmp_path, shared) as here:
-        for prompt in ("rare", "often", "sometimes"):
+        for prompt in ("rare", OFTEN, "sometimes"):
             here.ask(prompt)
-        often = here.ask("often")
+        often = here.ask(OFTEN)
         assert often["cache"] == "local"
         here.write_log()
         rows = here.store.recent_decisions(0.0, 10)
         assert len(rows) == 3
-        _say_again(here, "often", "sometimes")
+        _say_again(here, OFTEN, "sometimes")
         _until(lambda: sum(1 for _ in here.cache.shared(100)) == 3)
         with process(tmp_path, shared, ManagerOptions(warm=2)) as there:
             assert there.manager.warm_at_start() == 2
-            assert {there.ask(prompt)["cache"] for prompt in ("often", "sometimes")} == {"local"}
+            assert {there.ask(prompt)["cache"] for prompt in (OFTEN, "sometimes")} == {"local"}
             assert there.ask("rare")["cache"] == "redis"
             told = there.manager.report()
             assert told["local"]["warmed"] == 2
@@ -303,6 +307,7 @@ async def test_care_goes_on_after_a_failure_and_ends_when_cancelled(
 ) -> None:
     with process(tmp_path, options=ManagerOptions(look_every_s=0.001)) as here, ThreadPoolExecutor(1) as executor:
         looks: list[int] = []
+        enough = threading.Event()
         real = here.manager.look
 
         def look() -> None:
@@ -312,11 +317,12 @@ async def test_care_goes_on_after_a_failure_and_ends_when_cancelled(
             if len(looks) == 2:
                 raise ValueError("a defect")
             real()
+            if len(looks) == 4:
+                enough.set()
 
         here.manager.look = look  # type: ignore[method-assign]
         task = asyncio.create_task(here.manager.run(executor))
-        while len(looks) < 4:
-            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(enough.wait, 20.0)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from builders import route_request
+
 from monkey_coder.quantum.cache_patterns import PatternMemory
 
 
