@@ -1,11 +1,11 @@
-"""Measures what a learner that trains costs the routing beside it: throughput with it over throughput without, in pairs.
+"""Measures what a learner that trains costs the routing beside it: throughput with it over throughput without.
 
     python scripts/measure_learner_cost.py                         six pairs of 10 s each, one worker, 64 connections
     python scripts/measure_learner_cost.py --workers 2 --connections 1000 --json out.json
 
-One server and its learner run all the time. In the one half of a pair the learner is in the middle of a training, in the
-other it is paused in the middle of the same; which comes first alternates. Between pairs it gets new outcomes, so that
-there is always something to train on. A pair counts if the learner trained to its end. Run it on a quiet machine.
+One server and its learner run all the time. In the one half of a pair the learner is in the middle of a training, in
+the other it is paused in the middle of the same; which comes first alternates. Between pairs it gets new outcomes, so
+that there is always something to train on. A pair counts if the learner trained to its end. Needs a quiet machine.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Pair:
 
     @property
     def ratio(self) -> float:
+        """Rate while training over rate without."""
         return self.training / self.without
 
 
@@ -62,6 +63,12 @@ class Bench:
         self._client = httpx.Client(base_url=subject.url, timeout=60.0)
         self._refs = [model["ref"] for model in self._client.get("/v1/quantum/models").json()["models"][:6]]
         self._asked = 0
+
+    def make_idle(self) -> None:
+        """Let the learner run only where nothing else does, to compare with what it does by itself."""
+        pid = self._learner_pid()
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
 
     def pair(self, turn: int) -> Pair | None:
         """Measure once with training and once without; None if the training ended on the way."""
@@ -151,11 +158,13 @@ def cpu_seconds(pid: int) -> float:
 
 
 def main() -> int:
+    """Measure, print a table, and return 0 if the goal is met."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each half of a pair")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--idle", action="store_true", help="put the learner into the system's idle class")
     parser.add_argument("--json", type=Path, help="write all figures there as well")
     given = parser.parse_args()
     allow_many_connections()
@@ -163,6 +172,8 @@ def main() -> int:
     with engine("engine with a learner", workers=given.workers, learn=True) as subject:
         bench = Bench(subject, given.seconds, given.connections)
         closed_loop(subject, 8, 2.0)
+        if given.idle:
+            bench.make_idle()
         print(
             f"{'pair':>4} {'without/s':>10} {'training/s':>10} {'ratio':>6} {'p95 ms':>8} {'p95 ms':>8} {'its CPU':>8}"
         )

@@ -274,6 +274,7 @@ class Learning:
         def progress(what: str, done: int, steps: int, note: str) -> None:
             nonlocal said_at, said
             self._require()
+            self._wishes.wait()
             text = f"{what}: {done} of {steps} {note}".rstrip()
             self._say("training", text)
             now = self._shop.clock()

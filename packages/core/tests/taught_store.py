@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,10 +23,7 @@ WORDS = ("parser", "shader", "queue", "cache", "lexer", "socket", "index", "curs
 
 @dataclass
 class Teacher:
-    """Asks an engine, tries what it says in a made-up world, and reports.
-
-    The dearest models always succeed, the others only with parsers; so a policy that reads the prompt does better.
-    """
+    """Asks an engine, tries what it says in a made-up world where every second model is good, and reports."""
 
     core: Core
     store: Store
@@ -51,15 +49,18 @@ class Teacher:
             answers += self.core.manager.decide(requests[start : start + 100])
         return answers
 
-    def report(self, answers: Sequence[dict], now: float) -> None:
-        """Report how each decided model did."""
+    def report(self, answers: Sequence[dict], now: float, chance: float | None = None) -> None:
+        """Report how each decided model did: by a chance of its own, or by this one."""
         rows = []
         for answer in answers:
             ref = f"{answer['provider']}/{answer['model']}"
             rng = np.random.default_rng([self.seed, len(self.reported)])
-            chance = 0.9 if self.core.live().table.index[ref] % 2 else 0.2
+            own = 0.9 if self.core.live().table.index[ref] % 2 else 0.2
             said = FeedbackRequest(
-                decision_id=answer["decision_id"], success=bool(rng.random() < chance), cost_usd=0.001, latency_ms=900.0
+                decision_id=answer["decision_id"],
+                success=bool(rng.random() < (own if chance is None else chance)),
+                cost_usd=0.001,
+                latency_ms=900.0,
             )
             rows.append(outcome_row(said, Reporter("tester", now)))
             self.reported.append(answer["decision_id"])
@@ -73,12 +74,6 @@ def teaching(state_dir: Path, store: Store, seed: int = 0, epsilon: float = 0.6)
     def put(make: Callable[[], DecisionRow]) -> None:
         store.append_decisions([make()])
 
-    with open_core(Settings(state_dir=state_dir), [DecisionLog(put, _wall_clock)], store) as core:
+    with open_core(Settings(state_dir=state_dir), [DecisionLog(put, time.time)], store) as core:
         core.live.update(lambda now: replace(now, epsilon=MappingProxyType(dict.fromkeys(TASK_TYPES, epsilon))))
         yield Teacher(core, store, seed)
-
-
-def _wall_clock() -> float:
-    import time
-
-    return time.time()
