@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 from servers import PATIENCE_S, Server
 
-from monkey_coder.api_keys import ApiKey, RoleName, new_key
-from monkey_coder.key_ring import add_key, change_key
+from monkey_coder.api_keys import RoleName, new_key
+from monkey_coder.key_ring import add_key
 from monkey_coder.models import Preferences
 from monkey_coder.storage.opening import open_store
 
@@ -22,14 +22,6 @@ def make_key(state_dir: Path, role: RoleName, name: str = "test", **preferences:
     with closing(open_store(state_dir, None, time.time)) as store:
         add_key(store, kept)
     return kept.id, key
-
-
-def revoke(state_dir: Path, key_id: str) -> None:
-    def revoked(key: ApiKey) -> ApiKey:
-        return key.model_copy(update={"revoked_at": time.time()})
-
-    with closing(open_store(state_dir, None, time.time)) as store:
-        change_key(store, key_id, revoked)
 
 
 def client_of(server: Server, key: str | None = None) -> httpx.Client:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from contract import problem
-from keyed import client_of, make_key, revoke
+from keyed import client_of, make_key
 from redis_process import running_redis
 from servers import PATIENCE_S, Server, command, serving
 
@@ -190,20 +190,6 @@ def test_no_key_shows_in_the_log_or_the_metrics(server: Server, keys: dict[str, 
         assert secret.encode() not in stored
 
 
-def test_without_keys_all_is_open_and_the_first_one_closes_the_door(tmp_path: Path) -> None:
-    with serving(tmp_path) as server, client_of(server) as anybody:
-        assert anybody.post(ROUTE, json=BODY).status_code == 200
-        assert anybody.get("/v1/quantum/providers").status_code == 200
-        problem(anybody.get(PREFERENCES), 409, "no_api_key")
-        key_id, key = make_key(server.state_dir, "client")
-        assert seconds_until_status(anybody, 401) < 2.0
-        with client_of(server, key) as holder:
-            assert holder.post(ROUTE, json=BODY).status_code == 200
-            revoke(server.state_dir, key_id)
-            assert seconds_until_status(holder, 401) < 2.0
-        problem(anybody.post(ROUTE, json=BODY), 401, "unauthenticated")  # revoking the last key opens nothing
-
-
 def seconds_until_status(client: httpx.Client, status: int) -> float:
     started = time.monotonic()
     while client.post(ROUTE, json=BODY).status_code != status:
@@ -230,12 +216,16 @@ def test_two_processes_learn_of_keys_and_revocations_within_two_seconds(tmp_path
         serving(tmp_path / "one", settings=shared) as one,
         serving(tmp_path / "two", settings=shared) as two,
     ):
+        with client_of(one) as first, client_of(two) as second:
+            assert first.post(ROUTE, json=BODY).status_code == 200  # without any key all is open
+            assert second.get("/v1/quantum/providers").status_code == 200
+            problem(first.get(PREFERENCES), 409, "no_api_key")
         made = command(tmp_path / "shared", "keys", "create", "--role", "client", "--name", "CI", settings=shared)
         assert made.returncode == 0
         created = time.monotonic()
         key = made.stdout.strip()
         with client_of(one, key) as first, client_of(two, key) as second, client_of(one) as nobody:
-            seconds_until_status(nobody, 401)
+            seconds_until_status(nobody, 401)  # the first key closes the door
             for client in (first, second):
                 seconds_until_status(client, 200)
             assert time.monotonic() - created < 2.0
@@ -245,6 +235,7 @@ def test_two_processes_learn_of_keys_and_revocations_within_two_seconds(tmp_path
             for client in (first, second):
                 seconds_until_status(client, 401)
             assert time.monotonic() - revoked_at < 2.0
+            problem(nobody.post(ROUTE, json=BODY), 401, "unauthenticated")  # revoking the last key opens nothing
 
 
 def test_an_address_that_others_reach_needs_a_key_first(tmp_path: Path) -> None:
@@ -252,20 +243,16 @@ def test_an_address_that_others_reach_needs_a_key_first(tmp_path: Path) -> None:
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "refusing to listen on 0.0.0.0: no API keys are configured" in refused.stderr
     assert "monkey-coder keys create" in refused.stderr
-    _, key = make_key(tmp_path / "state", "client")
-    with serving(tmp_path, "--host", "0.0.0.0") as server:
-        assert ask(server, "POST", ROUTE).status_code == 401
-        assert httpx.post(server.url + ROUTE, json=BODY, headers={"authorization": f"Bearer {key}"}).status_code == 200
 
 
-def test_a_damaged_store_opens_no_door(tmp_path: Path) -> None:
+def test_with_a_key_it_listens_there_and_a_damaged_store_opens_no_door(tmp_path: Path) -> None:
     state_dir = tmp_path / "state"
     _, key = make_key(state_dir, "client")
     with closing(open_store(state_dir, None, time.time)) as store:
         KeyRing(store, state_dir / FILE_NAME).begin()  # as a server of this host did before
     for path in state_dir.glob("store.sqlite3*"):
         path.write_bytes(b"this is no database" * 1000)
-    with serving(tmp_path) as server, client_of(server, key) as holder:
+    with serving(tmp_path, "--host", "0.0.0.0") as server, client_of(server, key) as holder:
         assert ask(server, "POST", ROUTE).status_code == 401
         assert holder.post(ROUTE, json=BODY).status_code == 200
         problem(holder.get(PREFERENCES), 503, "store_unavailable")
