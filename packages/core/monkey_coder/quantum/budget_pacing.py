@@ -105,6 +105,7 @@ class BudgetPacer:
     def _forget(self, models: int) -> None:
         """Begin a new window, for another number of models."""
         self._value, self._optimism, self._cost = np.zeros((3, self.options.window, models))
+        self._opens = np.zeros(self.options.window)
         self._seen = 0
 
     def observe(self, prospect: Prospect, paid_usd: float, *, opens: bool) -> None:
@@ -119,7 +120,7 @@ class BudgetPacer:
             self._forget(len(prospect.value))  # the catalog has changed
         row = self._seen % self.options.window
         self._value[row] = np.where(prospect.candidates, prospect.value, -np.inf)
-        self._optimism[row], self._cost[row] = prospect.optimism, prospect.cost_usd
+        self._optimism[row], self._cost[row], self._opens[row] = prospect.optimism, prospect.cost_usd, opens
         self._seen += 1
         most = self.options.most_balance * self._target
         self._balance = float(np.clip(self._balance + (self._target if opens else 0.0) - paid_usd, -most, most))
@@ -136,7 +137,7 @@ class BudgetPacer:
             return Pace(target, 0.0, 1.0, 0.0, 0.0)
         share = 1.0 + self._balance / (options.horizon * target)
         aim = target * float(np.clip(share, options.least_share, options.most_share))
-        aim *= min(1.0, len(self._paid) / count)  # a task may take several attempts
+        aim *= max(1.0, float(self._opens[:count].sum())) / count  # a task may take several attempts
         value, optimism, cost = self._value[:count], self._optimism[:count], self._cost[:count]
         weight = price_for(value + optimism, cost, aim)
         factor = 1.0 if weight > 0.0 else optimism_for(value, optimism, cost, aim, options.most_optimism)

@@ -21,15 +21,15 @@ from monkey_coder.ports import BoolArray, FloatArray, IntArray
 TEMPERATURE: Final = 0.1
 """Utility difference at which one candidate is drawn e times as often as another."""
 
-HALVED_BY: Final = 1_500.0
+HALVED_BY: Final = 300.0
 """Outcomes in a task type by which epsilon is halved there."""
 
-LEAST_SHARE: Final = 0.25
+LEAST_SHARE: Final = 0.1
 """Part of epsilon that always stays: what changes unseen must be found out, and off-policy estimates need support."""
 
 
 def decayed(epsilon: float, outcomes: float) -> float:
-    """Epsilon after so many outcomes of a task type: it falls with their square root, to a quarter at the least."""
+    """Epsilon after so many outcomes of a task type: it falls with their square root, to a tenth at the least."""
     return float(epsilon * max(LEAST_SHARE, (1.0 + 3.0 * outcomes / HALVED_BY) ** -0.5))
 
 
