@@ -102,7 +102,7 @@ async def caching(
             tiers=CacheTiers(
                 LocalTier(settings.cache_mb * MEGABYTE, time.time),
                 shared,
-                LikenessIndex(PromptSimilarity(keys.secret), shared=shared),
+                LikenessIndex(PromptSimilarity(keys.secret), shared=shared, ttl_s=settings.cache_ttl_s),
             ),
             keyring=keys,
             wall_clock=time.time,

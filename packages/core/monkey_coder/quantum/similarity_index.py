@@ -20,7 +20,8 @@ from monkey_coder.quantum.prompt_similarity import PromptSimilarity, quantise
 
 KEY_BYTES: Final = 32
 PREFIX: Final = b"like:"
-SHARED_TTL_S: Final = 86_400.0
+SHARED_TTL_S: Final = 600.0
+"""As long as the longest life of an entry: a place that outlives its entry is of no use."""
 
 _HEADER: Final = Struct(f"<B{KEY_BYTES}sI")
 _FORMAT: Final = 1
@@ -88,6 +89,7 @@ class LikenessIndex:
         self._ttl_s = ttl_s
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._places: dict[bytes, bytes] = {}
+        self._found: tuple[Sequence[Asked], Sequence[bytes | None]] = ((), ())
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -104,6 +106,7 @@ class LikenessIndex:
             For each the key of a cached decision for a near-identical prompt, or None.
         """
         places = [self._place(ask) for ask in asked]
+        self._found = (asked, places)  # most of them will be added in a moment
         with self._lock:
             found = [self._look_up(place) for place in places]
         self._ask_others(places, found)
@@ -132,9 +135,11 @@ class LikenessIndex:
         if not added:
             return
         vectors = quantise(np.stack([ask.embedding for ask in added]))
+        found, self._found = self._found, ((), ())  # kept alive here, so that no id is another's
+        places = {id(ask): place for ask, place in zip(*found, strict=True)}
         shared: list[tuple[bytes, bytes, float]] = []
         for ask, key, vector in zip(added, keys, vectors, strict=True):
-            place = self._place(ask)
+            place = places[id(ask)] if id(ask) in places else self._place(ask)
             if place is None:
                 continue
             known = _Known(key, len(ask.prompt), vector)

@@ -149,6 +149,24 @@ def test_nothing_that_is_kept_holds_text() -> None:
             assert len(word) < 4 or word.encode() not in (place + value).lower()
 
 
+def test_a_prompt_is_read_once_to_be_looked_for_and_added() -> None:
+    class Counting(PromptSimilarity):
+        read = 0
+
+        def likeness(self, prompt: str) -> bytes | None:
+            self.read += 1
+            return super().likeness(prompt)
+
+    similar = Counting(b"secret")
+    index = LikenessIndex(similar)
+    asked = [Ask("Sort"), Ask("Count"), Ask("x" * 20_000)]
+    index.find(asked)
+    index.add(asked[1:], [key("count"), key("long")])
+    assert similar.read == 3
+    index.add([Ask("Turn")], [key("turn")])
+    assert index.find([Ask("count"), Ask("turn"), Ask("sort")]) == [key("count"), key("turn"), None]
+
+
 def test_an_index_must_have_room() -> None:
     with pytest.raises(ValueError, match="max_entries"):
         LikenessIndex(SIMILAR, max_entries=0)
