@@ -20,7 +20,7 @@ import numpy as np
 from live_servers import live_servers, machine
 
 MOST_OF_LAST_100 = 15
-PROMPT = "Review this change of our cache"
+THINGS = ("cache", "parser", "login page", "billing job", "search index", "message queue", "report", "installer")
 
 
 def main() -> int:
@@ -46,8 +46,9 @@ def main() -> int:
 def used(client: httpx.Client, decisions: int, rng: np.random.Generator, insist: bool) -> tuple[str, list[str], int]:
     """The model that fails, the model of each decision, and how often it failed."""
     failing, went, failures = "", [], 0
-    for _ in range(decisions):
-        request = {"prompt": PROMPT, "task_type": "code_review"}
+    for number in range(decisions):
+        thing = THINGS[int(rng.integers(len(THINGS)))]
+        request = {"prompt": f"Review change {number} of our {thing}", "task_type": "code_review"}
         answer = client.post("/v1/quantum/route", json={"request": request}).raise_for_status().json()
         ref = f"{answer['provider']}/{answer['model']}"
         failing = failing or ref
