@@ -29,7 +29,7 @@ ROUTE = "/v1/quantum/route"
 BODY = json.dumps({"request": {"prompt": "Fix the race in our LRU cache"}}).encode()
 
 ROUTE_ONCE = """
-import asyncio, os, sys
+import asyncio, json, os, sys
 from pathlib import Path
 from monkey_coder.app.main import create_app
 from monkey_coder.bootstrap import open_engine
@@ -41,7 +41,7 @@ async def once():
     create_app(settings)
     async with open_engine(settings) as engine:
         answer = await engine.batcher.submit(RouteRequest(request=ExecuteRequest(prompt="Fix it")))
-        assert answer["model"], answer
+        assert json.loads(answer)["model"], answer
 
 asyncio.run(once())
 print(" ".join(name for name in ("torch", "matplotlib", "scipy.stats", "redis") if name in sys.modules))
