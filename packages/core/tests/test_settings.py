@@ -82,6 +82,23 @@ def test_other_addresses_are_refused_with_the_reason_and_the_mend(host: str) -> 
     assert "127.0.0.1" in str(caught.value)
 
 
+def test_with_api_keys_any_address_will_do() -> None:
+    for host in ("0.0.0.0", "::", "example.org"):
+        Settings(host=host).require_safe_address(keyed=True)
+
+
+@pytest.mark.parametrize("token", ["too-short", "with a space in it", "with-ünïcode-letters"])
+def test_a_bad_scrape_token_is_refused_and_no_token_is_said(token: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{PREFIX}SCRAPE_TOKEN: ") as caught:
+        read(SCRAPE_TOKEN=token)
+    assert token not in str(caught.value)
+    assert "a-scrape-token-of-ours" not in repr(Settings(scrape_token="a-scrape-token-of-ours"))
+
+
+def test_what_clients_read_is_ignored() -> None:
+    assert read(API_KEY="mk_000000000000_secret") == Settings()
+
+
 _PATHS = st.from_regex(r"[a-zA-Z0-9_./ -]{1,20}", fullmatch=True).map(Path)
 
 
@@ -97,6 +114,7 @@ _PATHS = st.from_regex(r"[a-zA-Z0-9_./ -]{1,20}", fullmatch=True).map(Path)
         max_body_bytes=st.integers(1024, 10**12),
         max_batch=st.integers(1, 4096),
         max_queue=st.integers(1, 10**9),
+        scrape_token=st.none() | st.text("abcXYZ019-_=+/", min_size=16, max_size=60),
     )
 )
 def test_worker_processes_read_back_the_same_settings(settings: Settings) -> None:
