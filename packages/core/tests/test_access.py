@@ -125,8 +125,14 @@ def test_every_endpoint_asks_for_its_role(
                 assert response.status_code not in (401, 403), (method, path, role)
 
 
-def test_every_endpoint_declares_its_role(operations: list[tuple[str, str]]) -> None:
+def test_every_endpoint_declares_its_role_and_the_document_tells_it(
+    server: Server, operations: list[tuple[str, str]]
+) -> None:
     assert [operation for operation in operations if role_of(operation[1], operation[0]) is None] == []
+    document = httpx.get(server.url + "/openapi.json").json()
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    told = {f"{method} {path}": document["paths"][path][method.lower()].get("x-role") for method, path in operations}
+    assert told == {operation: least_role(operation) for operation in told}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from monkey_coder import __version__
 from monkey_coder.api_keys import settled
 from monkey_coder.app import cache, catalog, decisions, preferences, training
-from monkey_coder.app.access import caller_of
+from monkey_coder.app.access import OPERATIONS, caller_of, role_of
 from monkey_coder.app.feedback import FEEDBACK_BATCH_PATH, FEEDBACK_PATH, respond_feedback, respond_feedback_batch
 from monkey_coder.app.hot_path import BATCH_PATH, PATH, Front, parse, respond, respond_batch
 from monkey_coder.app.problems import INTERNAL, MEDIA_TYPE, error_response, problem_response
@@ -237,7 +237,7 @@ def _add_error_handlers(api: FastAPI) -> None:
 
 
 def _openapi(api: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with problem documents as the errors of every operation."""
+    """FastAPI's document, with the role that every operation asks for, and problem documents as its errors."""
     if api.openapi_schema is None:
         document = get_openapi(title=api.title, version=api.version, routes=api.routes)
         schemas = document["components"]["schemas"]
@@ -247,8 +247,11 @@ def _openapi(api: FastAPI) -> dict[str, Any]:
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-        for path in document["paths"].values():
-            for operation in path.values():
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for place, path in document["paths"].items():
+            for method, operation in path.items():
+                if (role := role_of(place, method.upper())) != OPERATIONS:
+                    operation |= {"security": [{"key": []}], "x-role": role}
                 operation["responses"].pop("422", None)
                 operation["responses"]["default"] = {"description": "Problem (RFC 9457)", "content": content}
         api.openapi_schema = document
