@@ -68,7 +68,7 @@ class Traffic:
         ) as manager:
             colours = rng.choice(COLOURS, count)
             prompts = [
-                f"make it {colour}, number {10_000 * (1 + self.seed) + self.told + i}"
+                f"make it {colour}, number {10_000_000 + 10_000 * self.seed + self.told + i}"
                 for i, colour in enumerate(colours)
             ]
             failed: dict[int, list[dict[str, Any]]] = {caller: [] for caller in range(count)}
