@@ -295,10 +295,17 @@ class TransitionLog:
 
 
 def _looked_up(decision: Lookup, decision_id: str) -> DecisionRecord | StoreFormatError | None:
+    """A decision; one from a cache with what the decision was made from that it repeats, if that is still there."""
     try:
-        return decision(decision_id)
+        record = decision(decision_id)
+        if record is None or record.refs or record.same_as is None:
+            return record
+        original = decision(record.same_as)
     except StoreFormatError as error:
         return error
+    if original is None or not original.refs:
+        return record
+    return replace(original, answer=record.answer, made_at=record.made_at, same_as=record.same_as)
 
 
 def _counted(attempt: Attempt) -> CountedOutcome:

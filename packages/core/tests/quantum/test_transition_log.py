@@ -207,6 +207,22 @@ def test_damaged_and_foreign_rows_cost_only_themselves() -> None:
     assert len(log.attempts(NOW)) == 1
 
 
+def test_a_decision_from_a_cache_is_learned_as_the_one_that_it_repeats() -> None:
+    original, other = decisions(2)
+    bare = {"refs": (), "strategies": (), "numbers": np.zeros(4, np.float32), "marks": np.zeros(0, np.uint8)}
+    hit = replace(changed(other, cache="local"), **bare, same_as=original.id)
+    hit = changed(hit, provider=original.answer["provider"], model=original.answer["model"])
+    log = TransitionLog()
+    (word,) = log.take(stream([report(hit)]), lookup([original, hit]).get, NOW)
+    assert (word.decision_id, word.cached, word.model) == (hit.id, True, original.served)
+    (attempt,) = log.attempts(NOW)
+    assert attempt.record.embedding.tolist() == original.embedding.tolist()
+    assert not attempt.drawn
+    orphan = TransitionLog()
+    orphan.take(stream([report(hit)]), lookup([hit]).get, NOW)
+    assert (orphan.counts.unusable, orphan.counts.waiting) == (1, 0)
+
+
 def test_the_first_word_on_a_decision_is_told_once() -> None:
     (record,) = decisions()
     record = changed(record, policy_version=7)
