@@ -23,7 +23,6 @@ from taught_store import teaching
 from monkey_coder.quantum.decision_record import decode
 from monkey_coder.quantum.learner_status import LearnerStatus, read_status
 from monkey_coder.quantum.policy_shelf import StoreShelf
-from monkey_coder.quantum.training_wishes import write_wishes
 from monkey_coder.quantum.transition_log import TransitionLog
 from monkey_coder.storage.opening import open_store
 from monkey_coder.storage.port import START, Store
@@ -129,22 +128,23 @@ def test_killed_again_and_again_it_loses_and_repeats_nothing(deployment: Deploym
     seed = random.randrange(1_000_000)
     rng = random.Random(seed)
     with teaching(deployment.state_dir, deployment.store) as teacher:
-        answers = teacher.decide(ENOUGH)
-        teacher.report(answers[:300], time.time())
-        for moment in range(3):
+        answers = teacher.decide(300)
+        teacher.report(answers[:120], time.time())
+        for moment, words in enumerate(("reading the outcomes", "training on")):
             with deployment.learning("--least", "50", "--owner", "the-same") as process:
-                until_said(process, "reading the outcomes" if moment == 0 else "training on")
-                teacher.report(answers[300 + 100 * moment : 400 + 100 * moment], time.time())
-                time.sleep(rng.uniform(0.0, 2.0) if moment else rng.uniform(0.0, 0.1))
+                until_said(process, words)
+                teacher.report(answers[120 + 60 * moment : 180 + 60 * moment], time.time())
+                time.sleep(rng.uniform(0.0, (0.1, 2.0)[moment]))
                 process.kill()
-        teacher.report(answers[600:], time.time())
+        teacher.report(answers[240:], time.time())
     told = last_json(deployment.learn("--once", "--json", "--least", NEVER, "--owner", "the-same"))
     expected = taken_once(deployment.store)
-    assert expected == {"outcomes": ENOUGH, "decisions": ENOUGH, "waiting": 0}, seed
+    assert expected == {"outcomes": 300, "decisions": 300, "waiting": 0}, seed
     assert {name: told["counts"][name] for name in expected} == expected, seed
 
 
-def test_it_learns_publishes_and_says_so(deployment: Deployment) -> None:
+def test_what_it_learned_is_served_by_a_running_server(embedded: Deployment, tmp_path: Path) -> None:
+    deployment = embedded
     with teaching(deployment.state_dir, deployment.store) as teacher:
         teacher.report(teacher.decide(ENOUGH), time.time())
     done = deployment.learn("--once")
@@ -162,53 +162,31 @@ def test_it_learns_publishes_and_says_so(deployment: Deployment) -> None:
     assert [verdict.policy for verdict in status.verdicts] == [1]
     assert deployment.store.lease_owner("learner") is None
 
-    again = last_json(deployment.learn("--once", "--json"))
-    assert again["policy"] == 1  # nothing new came: nothing was trained
-    assert again["training"]["ended_at"] == status.training.ended_at
-    assert again["counts"]["fresh"] == 0
+    with serving(tmp_path) as server:
+        answer = httpx.post(server.url + "/v1/quantum/route", json={"request": {"prompt": "Write a parser"}}).json()
+        assert answer["policy_version"] == 1
+        told = httpx.get(server.url + "/v1/quantum/training").json()
+        assert (told["learner"]["doing"], told["learner"]["verdicts"][0]["policy"]) == ("ended", 1)
 
 
-def test_one_is_active_and_another_takes_over_from_one_that_was_stopped(embedded: Deployment) -> None:
+def test_one_is_active_and_the_next_takes_over_when_it_ends(embedded: Deployment) -> None:
     with embedded.learning("--least", NEVER) as first:
         until_said(first, "reading")
-        refused = embedded.learn("--once")
-        assert refused.returncode == 1
-        assert "is the active learner" in refused.stderr
-        assert "Traceback" not in refused.stderr
-        owner = embedded.store.lease_owner("learner")
         with embedded.learning("--least", NEVER) as second:
             until_said(second, "waiting")
-            first.send_signal(signal.SIGSTOP)
+            refused = embedded.learn("--once")
+            assert refused.returncode == 1
+            assert "is the active learner" in refused.stderr
+            assert "Traceback" not in refused.stderr
+            owner = embedded.store.lease_owner("learner")
+            first.send_signal(signal.SIGTERM)
             until_said(second, "reading")
+            assert first.wait(PATIENCE_S) == 0
             assert embedded.store.lease_owner("learner") not in (None, owner)
-            first.send_signal(signal.SIGCONT)
-            until_said(first, "waiting")
-            second.send_signal(signal.SIGTERM)
+            second.send_signal(signal.SIGINT)
             assert second.wait(PATIENCE_S) == 0
-            until_said(first, "reading")
-        first.send_signal(signal.SIGINT)
-        assert first.wait(PATIENCE_S) == 0
-        assert first.stdout is not None
-        assert "Traceback" not in first.stdout.read()
-
-
-def test_paused_it_reads_and_does_not_train_until_it_may(embedded: Deployment) -> None:
-    write_wishes(embedded.store, paused=True)
-    with teaching(embedded.state_dir, embedded.store) as teacher:
-        teacher.report(teacher.decide(120), time.time())
-    with embedded.learning("--least", "50") as process:
-        eventually(lambda: doing(embedded) == "paused")
-        status = embedded.status()
-        assert status is not None
-        assert status.counts["outcomes"] == 120
-        assert status.training is None
-        write_wishes(embedded.store, paused=False)
-        until_said(process, "training on 120 outcomes")
-
-
-def doing(deployment: Deployment) -> str | None:
-    status = deployment.status()
-    return None if status is None else status.doing
+            assert second.stdout is not None
+            assert "Traceback" not in second.stdout.read()
 
 
 def test_the_server_starts_one_restarts_it_and_takes_it_along(tmp_path: Path) -> None:

@@ -111,7 +111,9 @@ def test_a_trained_policy_is_served_with_its_card(
 
     assert run(["policy", "set", "2"]) == 0
     assert store.current_policy() == 2
-    assert run(["policy", "rollback"]) == 0
+    capsys.readouterr()
+    assert run(["policy", "rollback", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"current": 1}
     assert store.current_policy() == 1
     assert run(["policy", "rollback"]) == 1
     assert "no earlier policy" in capsys.readouterr().err
@@ -135,7 +137,8 @@ def test_a_person_steers_from_another_terminal(store: Store, capsys: pytest.Capt
     assert read_wishes(store).paused
     assert run(["policy", "tune", "--learning-rate", "0.001", "--epsilon", "0.3"]) == 0
     assert "paused, learning rate 0.001, epsilon 0.3" in capsys.readouterr().out
-    assert run(["policy", "resume"]) == 0
+    assert run(["policy", "resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["paused"] is False
     assert not read_wishes(store).paused
     assert run(["policy", "tune", "--schedule"]) == 0
     assert read_wishes(store).learning_rate is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,20 +79,20 @@ def show(
 
 
 @app.command("set")
-def set_policy(number: Annotated[int, typer.Argument(help="Which.")], out: Out = None) -> None:
+def set_policy(number: Annotated[int, typer.Argument(help="Which.")], out: Out = None, as_json: AsJson = False) -> None:
     """Serve another policy, after checking all its files."""
     with open_shelf(_settings(), out) as (_, shelf):
         shelf.load(number)
         shelf.set_current(number, Said("operator", "chosen by hand"))
-    typer.echo(f"policy {number} is served")
+    _served(number, as_json)
 
 
 @app.command()
-def rollback(out: Out = None) -> None:
+def rollback(out: Out = None, as_json: AsJson = False) -> None:
     """Go back to the policy that was served before."""
     with open_shelf(_settings(), out) as (_, shelf):
         number = shelf.rollback(Said("operator", "rolled back by hand"))
-    typer.echo(f"policy {number} is served")
+    _served(number, as_json)
 
 
 @app.command()
@@ -110,21 +111,21 @@ def export(
 
 
 @app.command()
-def pause() -> None:
+def pause(as_json: AsJson = False) -> None:
     """Hold the learner, and every training run, at the next step."""
-    _tell(paused=True)
+    _tell(as_json, paused=True)
 
 
 @app.command()
-def resume() -> None:
+def resume(as_json: AsJson = False) -> None:
     """Let the learner and paused training runs go on."""
-    _tell(paused=False)
+    _tell(as_json, paused=False)
 
 
 @app.command()
-def stop() -> None:
+def stop(as_json: AsJson = False) -> None:
     """End a training run at its next step, with the best weights so far."""
-    _tell(stopped=True)
+    _tell(as_json, stopped=True)
 
 
 @app.command()
@@ -132,12 +133,13 @@ def tune(
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the schedule's, up to 1.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Share of random choices instead of the schedule's.")] = None,
     schedule: Annotated[bool, typer.Option("--schedule", help="Both by the schedule again.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Override the learning rate or the exploration of a training run."""
     if schedule == (learning_rate is not None or epsilon is not None):
         raise typer.BadParameter("give --learning-rate, --epsilon or both; or --schedule alone")
     given = {"learning_rate": learning_rate, "epsilon": epsilon}
-    _tell(**(given if schedule else {name: value for name, value in given.items() if value is not None}))
+    _tell(as_json, **(given if schedule else {name: value for name, value in given.items() if value is not None}))
 
 
 def _settings() -> Settings:
@@ -150,10 +152,14 @@ def _plots(shelf: Shelf, number: int) -> dict[str, bytes]:
     return draw_card(shelf.load(number).card)
 
 
-def _tell(**changes: Any) -> None:  # noqa: ANN401 - fields of Overrides
+def _served(number: int, as_json: bool) -> None:
+    typer.echo(json.dumps({"current": number}) if as_json else f"policy {number} is served")
+
+
+def _tell(as_json: bool, **changes: Any) -> None:  # noqa: ANN401 - fields of Overrides
     with open_shelf(_settings(), None) as (store, _):
         wishes = write_wishes(store, **changes)
-    typer.echo(_in_words(wishes))
+    typer.echo(json.dumps(asdict(wishes)) if as_json else _in_words(wishes))
 
 
 def _in_words(wishes: Overrides) -> str:
