@@ -80,6 +80,6 @@ class SharedEntries:
             return decode(payload, key, self._keyring)
         except BadEntryError as error:
             self._count("redis", "corrupt", 1)
-            self._count("redis", error.flaw, 1)
+            self._count("redis", f"is_{error.flaw}", 1)
             self.forget([key])
             return None
