@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -353,17 +354,21 @@ def test_swapping_the_server_for_an_empty_one_under_load_fails_nothing(server: R
                 if number % 50 == 0:
                     home.cache.tiers.local.clear()
 
-        thread = threading.Thread(target=load)
-        thread.start()
+        def last() -> Any:
+            return answers[-1] if answers else {"cache": None, "degraded": None}
+
+        pool = ThreadPoolExecutor(1)
+        loading = pool.submit(load)
         try:
             for _ in range(2):
-                soon(lambda: answers[-1]["cache"] == "redis")
+                soon(lambda: last()["cache"] == "redis")
                 server.kill()
-                soon(lambda: answers[-1]["degraded"] == ["redis"])
+                soon(lambda: last()["degraded"] == ["redis"])
                 server.start()
-                soon(lambda: answers[-1]["degraded"] == [])
-            soon(lambda: answers[-1]["cache"] == "redis")
+                soon(lambda: last()["degraded"] == [])
+            soon(lambda: last()["cache"] == "redis")
         finally:
             ended.set()
-            thread.join()
+            loading.result()
+            pool.shutdown()
     assert len(answers) > 100
