@@ -39,14 +39,14 @@ def live_servers(
             given["MONKEY_CODER_REDIS_URL"] = stack.enter_context(_redis(folder))
         clients = []
         for number in range(count):
-            port = _free_port()
+            port = free_port()
             command = [str(Path(sys.executable).parent / "monkey-coder"), "serve", "--port", str(port)]
             with (folder / f"{number}.log").open("wb") as log:
                 process = subprocess.Popen(command, env=kept | given, cwd=folder, stdout=log, stderr=log)  # noqa: S603
-            stack.callback(_end, process)
+            stack.callback(end_process, process)
             clients.append(stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0)))
         for client in clients:
-            _wait(lambda client=client: client.get("/readyz").status_code == 200)
+            wait_until(lambda client=client: client.get("/readyz").status_code == 200)
         yield clients
 
 
@@ -57,7 +57,7 @@ def machine() -> str:
 
 @contextmanager
 def _redis(folder: Path) -> Iterator[str]:
-    program, port = shutil.which("redis-server"), _free_port()
+    program, port = shutil.which("redis-server"), free_port()
     if program is None:
         raise SystemExit("redis-server is missing: scripts/system_packages redis-server installs it")
     options = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "")
@@ -65,13 +65,14 @@ def _redis(folder: Path) -> Iterator[str]:
     with (folder / "redis.log").open("wb") as log:
         process = subprocess.Popen([program, *options, *durable], stdout=log, stderr=log)  # noqa: S603
     try:
-        _wait(lambda: socket.create_connection(("127.0.0.1", port), 1.0).close() is None)
+        wait_until(lambda: socket.create_connection(("127.0.0.1", port), 1.0).close() is None)
         yield f"redis://127.0.0.1:{port}/0"
     finally:
-        _end(process)
+        end_process(process)
 
 
-def _wait(ready: Callable[[], bool]) -> None:
+def wait_until(ready: Callable[[], bool]) -> None:
+    """Wait until something holds; a connection that is refused is a no."""
     give_up_at = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < give_up_at:
         with suppress(httpx.TransportError, OSError):
@@ -81,7 +82,8 @@ def _wait(ready: Callable[[], bool]) -> None:
     raise SystemExit(f"a server was not ready within {READY_WITHIN_S:.0f} s; its log is in the scratch folder")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """End a process gently, then for good."""
     process.terminate()
     try:
         process.wait(20.0)
@@ -90,7 +92,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
