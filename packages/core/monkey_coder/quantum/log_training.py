@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from monkey_coder.quantum.logged_episodes import Attempt
 from monkey_coder.quantum.policy_bundle import PolicyBundle
 from monkey_coder.quantum.policy_choices import in_columns
 from monkey_coder.quantum.policy_judge import JudgeOptions, Verdict, held_out_decisions, is_held_out, judge
+from monkey_coder.quantum.served_policy import TrainedParts
 from monkey_coder.quantum.state_encoder import StateLayout
 from monkey_coder.quantum.training_data import LoggedDecisions, OutcomeData, outcomes_of_log
 from monkey_coder.quantum.training_options import LEAST_OUTCOMES, LEAST_TASKS, TrainOptions, preset
@@ -28,6 +29,9 @@ from monkey_coder.quantum.training_pipeline import Start, TrainedPolicy, silent,
 from monkey_coder.quantum.transition_log import CountedOutcome, Lookup, TransitionLog, TransitionOptions
 from monkey_coder.quantum.value_training import Control, Progress
 from monkey_coder.storage.port import START, StreamedOutcome
+
+MORE_EVIDENCE: Final = 1.1
+"""Factor by which the outcomes must have grown before the same two policies are compared anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,21 @@ class Challenger:
         return PolicyBundle(trained.parts, trained.memory, trained.reliability, trained.card)
 
 
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """The last comparison: of what, with what, at how many outcomes in the log, and what came of it."""
+
+    challenger: TrainedParts
+    current: int | None
+    outcomes: int
+    verdict: Verdict
+
+    def holds(self, challenger: TrainedParts, current: int | None, outcomes: int) -> bool:
+        """Whether the same would be compared with hardly more evidence."""
+        same = self.challenger is challenger and self.current == current
+        return same and outcomes < MORE_EVIDENCE * self.outcomes
+
+
 class LogTrainer:
     """Takes outcomes in, trains challengers, and judges them. For one thread at a time.
 
@@ -106,6 +125,7 @@ class LogTrainer:
         self._log = TransitionLog(self.options.log)
         self._trained_at = 0.0
         self._runs = 0
+        self._last_look: _Look | None = None
 
     def take(self, rows: Sequence[StreamedOutcome], decision: Lookup) -> list[CountedOutcome]:
         """Take outcomes in; see `TransitionLog.take`."""
@@ -153,15 +173,24 @@ class LogTrainer:
     def judge(self, challenger: PolicyBundle, current: PolicyBundle | None) -> Verdict:
         """Compare a policy with the one that serves, by the held-out decisions of now.
 
+        The same two are compared anew only once the log holds a tenth more outcomes: looking again and again at nearly
+        the same evidence would let one pass by luck. Until then the verdict is that of the last look.
+
         Args:
             challenger: The new one.
             current: The one that serves; None: the engine without a policy.
         """
-        options = self.options
+        options, outcomes = self.options, self._log.counts.outcomes
+        version = None if current is None else current.parts.version
+        last = self._last_look
+        if last is not None and last.holds(challenger.parts, version, outcomes):
+            return last.verdict
         held_out = held_out_decisions(
             self._log.attempts(self._now()), self.table, options.held_out, options.judging.most_decisions
         )
-        return judge(held_out, self.table, challenger, current, options.judging, np.random.default_rng(self._seed))
+        verdict = judge(held_out, self.table, challenger, current, options.judging, np.random.default_rng(self._seed))
+        self._last_look = _Look(challenger.parts, version, outcomes, verdict)
+        return verdict
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as JSON values."""

@@ -80,6 +80,18 @@ def test_feedback_on_its_own_decisions_goes_on_teaching(learned: tuple[LogTraine
     assert len(seed_rows) == 900
 
 
+def test_one_does_not_look_again_until_there_is_more_to_see(learned: tuple[LogTrainer, Challenger]) -> None:
+    _, challenger = learned
+    one = taught(ROWS[:400])
+    first = one.judge(challenger.bundle, None)
+    one.take(ROWS[400:430], ONE.decided.get)
+    assert one.judge(challenger.bundle, None) is first
+    assert one.judge(challenger.bundle, challenger.bundle) is not first
+    assert one.judge(challenger.bundle, None).decisions > first.decisions
+    one.take(ROWS[430:], ONE.decided.get)
+    assert one.judge(challenger.bundle, None).decisions > 2 * first.decisions
+
+
 def test_episodes_teach_as_well() -> None:
     traffic = Traffic(seed=22)
     rows, _ = traffic.run(500, attempts=3)
