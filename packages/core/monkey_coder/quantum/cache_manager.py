@@ -202,14 +202,14 @@ class CacheManager:
         generation = self.cache.keyring.generation(now)
         if generation != self._generation:
             self._generation = generation
-            self._warm_again(generation, now)
+            self._warm_again(generation)
             return
         had = {ref for ref, there in zip(before.table.refs, before.table.available, strict=True) if there}
         has = {ref for ref, there in zip(now.table.refs, now.table.available, strict=True) if there}
         if lost := had - has:
             self.cache.invalidate(lambda entry: entry.ref in lost)
 
-    def _warm_again(self, generation: bytes, now: EngineSnapshot) -> int:
+    def _warm_again(self, generation: bytes) -> int:
         """Decide the most frequent requests again, under a new generation."""
         hits: Counter[bytes] = Counter()
         for key, entry in self.cache.tiers.local.items():
@@ -217,7 +217,7 @@ class CacheManager:
         wanted = [digest for digest, _ in hits.most_common() if self.patterns.get(digest) is not None]
         made = 0
         for start in range(0, min(len(wanted), self.options.warm), self.options.chunk):
-            if self.snapshot().policy_version != now.policy_version:
+            if self.cache.keyring.generation(self.snapshot()) != generation:
                 break  # it has changed again: the next look begins anew
             made += self._decide_again(wanted[start : start + self.options.chunk], generation)
             self.rest()

@@ -52,7 +52,7 @@ def report(cache: RoutingCache, disagreement: float | None, patterns: int) -> di
     counts = Counter(cache.counts)
     counts["local", "evicted"], counts["local", "expired"] = local.evicted, local.expired
     served = sum(times for (_, result), times in counts.items() if result == "hit")
-    asked = served + counts["local", "stored"]
+    asked = counts["local", "hit"] + counts["local", "miss"]  # every request looks there first
     return {
         "on": cache.on,
         "hit_rate": round(served / asked, 4) if asked else None,

@@ -207,6 +207,22 @@ def test_after_a_policy_change_the_most_frequent_requests_are_there_again(tmp_pa
         assert here.ask(f"{OFTEN}, please!")["cache"] == "similar", "similar prompts find the new entries"
 
 
+def test_warming_ends_where_the_policy_changes_once_more(here: Process) -> None:
+    here.ask("One task")
+    here.ask("Another task")
+    here.manager.options = ManagerOptions(chunk=1)
+
+    def change_again() -> None:
+        here.now[0] = replace(here.now[0], policy_version=3)
+
+    here.manager.rest = change_again
+    here.swap(policy_version=2)
+    assert here.cache.counts["local", "warmed"] == 1
+    here.manager.rest = lambda: None
+    here.manager.look()
+    assert {here.ask(prompt)["cache"] for prompt in ("One task", "Another task")} == {"local"}
+
+
 def test_warming_is_not_logged_as_a_decision(here: Process) -> None:
     here.ask()
     logged = len(here.log)
