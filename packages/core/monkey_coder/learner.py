@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 from monkey_coder.catalog.catalog import load_catalog
@@ -28,16 +29,18 @@ from monkey_coder.settings import Settings
 
 @contextmanager
 def open_workshop(
-    settings: Settings, tell: Tell, stop: threading.Event, options: LogOptions, seed: int
+    settings: Settings, tell: Tell, murmur: Tell, stop: threading.Event, options: LogOptions, seed: int, *, idle: bool
 ) -> Iterator[Workshop]:
     """Build everything that the learner needs, and close it in the end.
 
     Args:
         settings: From the environment.
         tell: Told what happens.
+        murmur: Told how far something is that takes long.
         stop: Set when the process shall end.
         options: How to learn.
         seed: Of all randomness.
+        idle: Whether to train only where nothing else runs, if the system can do that.
 
     Raises:
         CatalogError: The catalog cannot be used.
@@ -46,7 +49,11 @@ def open_workshop(
     """
     _one_thread()
     catalog = load_catalog(settings.catalog)
-    with open_shelf(settings, None) as (store, _):
+    with (
+        open_shelf(settings, None) as (store, _),
+        # One thread for arithmetic: who holds a lock of the store must not be kept waiting by whoever routes.
+        ThreadPoolExecutor(1, "training", initializer=_only_where_nothing_else_runs if idle else None) as aside,
+    ):
 
         def table() -> ModelTable:
             return stored_catalog(store, catalog)[0].catalog.table()
@@ -54,7 +61,7 @@ def open_workshop(
         def make_trainer() -> LogTrainer:
             return LogTrainer(table(), options, seed, time.time)
 
-        yield Workshop(store, make_trainer, table, tell, stop, time.time, time.monotonic)
+        yield Workshop(store, make_trainer, table, tell, stop, time.time, time.monotonic, aside=aside, murmur=murmur)
 
 
 def learn(workshop: Workshop, owner: str, *, once: bool = False) -> LearnerStatus | None:
@@ -113,6 +120,13 @@ def log_options(least: int | None) -> LogOptions:
 def owner_name() -> str:
     """A name that no other process has: host, process and a random part."""
     return f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def _only_where_nothing_else_runs() -> None:
+    """Put the calling thread into the system's idle class, where there is one."""
+    if hasattr(os, "SCHED_IDLE"):
+        with suppress(OSError):  # not in every sandbox
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _one_thread() -> None:

@@ -66,7 +66,7 @@ class LearnerChild:
     def _keep(self) -> None:
         pause = FIRST_PAUSE_S
         while not self._stop.is_set():
-            began = self._clock()
+            began, code = self._clock(), -1
             try:
                 # a process group of its own: Ctrl-C is for the server, which ends its learner last
                 self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, process_group=0)  # noqa: S603 - our own
@@ -76,10 +76,10 @@ class LearnerChild:
                 if self._stop.is_set() and self._process.stdin is not None:  # asked to end meanwhile
                     self._process.stdin.close()
                 code = self._process.wait()
-                if self._stop.is_set():
-                    return
-                _log.warning("the learner ended with %d and is started again in %.0f s", code, pause)
+            if self._stop.is_set():
+                return
             pause = FIRST_PAUSE_S if self._clock() - began >= WELL_S else pause
+            _log.warning("the learner ended with %d and is started again in %.0f s", code, pause)
             self._stop.wait(pause)
             pause = min(2.0 * pause, LONGEST_PAUSE_S)
 

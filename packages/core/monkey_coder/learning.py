@@ -10,9 +10,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -32,6 +33,7 @@ from monkey_coder.quantum.training_wishes import WishControl, write_wishes
 from monkey_coder.quantum.transition_log import CountedOutcome
 from monkey_coder.storage.port import START, Store
 
+Result = TypeVar("Result")
 Tell = Callable[[str], None]
 """Told what happens, a line each."""
 
@@ -40,6 +42,10 @@ _STATE: Final = "state"
 _LONGEST_PAUSE_S: Final = 3_600.0
 _SAID_EVERY_S: Final = 2.0
 _log = logging.getLogger(__name__)
+
+
+def _say_nothing(_: str) -> None:
+    """Tell nobody."""
 
 
 class StoppedError(Exception):
@@ -80,6 +86,8 @@ class Workshop:
         now: Seconds since 1970.
         clock: Monotonic seconds.
         options: How to go about it.
+        aside: Where the heavy work is done; None: in the thread of the loop.
+        murmur: Told how far something is that takes long.
     """
 
     store: Store
@@ -90,6 +98,12 @@ class Workshop:
     now: Callable[[], float]
     clock: Clock
     options: LearningOptions = field(default_factory=LearningOptions)
+    aside: Executor | None = None
+    murmur: Tell = _say_nothing
+
+    def heavy(self, work: Callable[[], Result]) -> Result:
+        """Do work aside, and wait for it."""
+        return work() if self.aside is None else self.aside.submit(work).result()
 
 
 class Learning:
@@ -192,7 +206,8 @@ class Learning:
         try:
             write_wishes(shop.store, stopped=False)
             self._trainer.table = shop.table()
-            challenger = self._trainer.train(self._progress(), self._wishes)
+            progress = self._progress()
+            challenger = shop.heavy(lambda: self._trainer.train(progress, self._wishes))
             note = f"trained on {challenger.card['data']['tasks']:,} tasks"
         except OutcomeTableError as error:
             note = f"too little to learn from: {error}"
@@ -218,7 +233,8 @@ class Learning:
         """Let a challenger serve if it is not worse than what serves; otherwise it stays in shadow."""
         self._say("judging")
         current = self._shelf.current()
-        verdict = self._trainer.judge(challenger.bundle, self._bundle(current))
+        serving = self._bundle(current)
+        verdict = self._shop.heavy(lambda: self._trainer.judge(challenger.bundle, serving))
         number = self._publish(challenger, current, verdict) if verdict.publish else None
         told = VerdictTold(
             at=self._shop.now(),
@@ -280,7 +296,7 @@ class Learning:
             now = self._shop.clock()
             if what != said or now - said_at >= _SAID_EVERY_S:
                 said_at, said = now, what
-                self._shop.tell(text)
+                self._shop.murmur(text)
 
         return progress
 

@@ -50,7 +50,8 @@ class Here:
         def make() -> LogTrainer:
             return LogTrainer(table, options, 0, time.time)
 
-        shop = Workshop(self.store, make, lambda: table, self.said.append, self.stop, time.time, time.monotonic)
+        say = self.said.append
+        shop = Workshop(self.store, make, lambda: table, say, self.stop, time.time, time.monotonic)
         return replace(shop, options=LearningOptions(look_s=0.02, judge_s=0.0, again_s=0.0), **changes)
 
     def once(self, **changes: object) -> LearnerStatus:

@@ -54,10 +54,15 @@ def learn(
     from monkey_coder import learner  # torch takes seconds to import, and other commands do without it
 
     log_options = learner.log_options(least)
-    with learner.open_workshop(settings, tell, stop, log_options, seed) as workshop:
+    murmur = _say_nothing if until_eof else tell
+    with learner.open_workshop(settings, tell, murmur, stop, log_options, seed, idle=nice > 0) as workshop:
         status = learner.learn(workshop, owner or learner.owner_name(), once=once)
     if once and as_json and status is not None:
         typer.echo(status.model_dump_json())
+
+
+def _say_nothing(_: str) -> None:
+    """What takes long is of interest to those who look, not to the log of a server."""
 
 
 def yield_to_others(nice: int) -> None:
