@@ -17,6 +17,7 @@ import pytest
 from builders import Fixed, SetClock, ask
 from caching import KEYRING, NOW, STEADY, House, entry, house
 from redis_process import RedisProcess, running_redis
+from servers import free_port
 
 from monkey_coder.quantum.cache_entry import encode
 from monkey_coder.quantum.cache_key import KEY_BYTES, Keyring
@@ -117,7 +118,7 @@ def test_entries_can_be_listed_counted_and_cleared(server: RedisProcess) -> None
 
 def test_all_keys_lie_in_one_slot_of_a_cluster(tmp_path: Path) -> None:
     with (
-        running_redis(tmp_path, "--cluster-enabled", "yes") as clustered,
+        running_redis(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as clustered,
         tier(clustered) as one,
         house(SURE, redis=one) as a,
         house(SURE, redis=one) as b,
