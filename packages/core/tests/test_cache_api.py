@@ -1,130 +1,127 @@
-"""The decision cache of real servers: seen and cleared over HTTP and from the command line, shared through Redis."""
+"""The cache end to end: over HTTP, between processes, and through the log, explanations and feedback."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from redis_process import RedisProcess, running_redis
-from servers import Server, command, serving
+from contract import ROUTE, ask, ref_of
+from redis_process import running_redis
+from servers import Server, serving
 
-PROMPT = "Sort the rows of the report by their third column in ascending order"
-PATIENCE_S = 20.0
-EXPLORES_NOT = {"explore": False, "timeout_ms": 1000}
-
-
-def route(server: Server, prompt: str = PROMPT) -> dict[str, Any]:
-    body = {"request": {"prompt": prompt}, "quantum_config": EXPLORES_NOT}
-    answer = httpx.post(f"{server.url}/v1/quantum/route", json=body, timeout=PATIENCE_S)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+SOON_S = 20.0
+ALONE = {"MONKEY_CODER_LEARN": "false"}
+"""No learner beside the server: none of this needs one."""
 
 
-def told(server: Server) -> dict[str, Any]:
-    answer = httpx.get(f"{server.url}/v1/quantum/cache", timeout=PATIENCE_S)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with (
+        serving(tmp_path_factory.mktemp("cached"), settings=ALONE) as server,
+        httpx.Client(base_url=server.url, timeout=60) as opened,
+    ):
+        yield opened
 
 
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold"
+def soon(look: Any) -> Any:
+    until = time.monotonic() + SOON_S
+    while not (found := look()):
+        assert time.monotonic() < until
         time.sleep(0.02)
+    return found
 
 
-def cached(server: Server, prompt: str = PROMPT) -> str:
-    """Ask until the answer comes from the cache, and say from which tier."""
-    answers: list[str] = []
+def shown(client: httpx.Client, path: str) -> Any:
+    def look() -> Any:
+        response = client.get(path)
+        return response.json() if response.status_code == 200 else None
 
-    def ask() -> bool:
-        answers.append(route(server, prompt)["cache"])
-        return answers[-1] != "miss"
-
-    until(ask)
-    return answers[-1]
+    return soon(look)
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisProcess]:
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    with running_redis(folder, "--save", "") as server:
-        yield server
+def twice(client: httpx.Client, prompt: str, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    first, second = (ask(client, request={"prompt": prompt}, quantum_config=options) for _ in range(2))
+    return first, second
 
 
-def test_the_cache_of_one_server(tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    with serving(tmp_path / "one") as server:
-        assert cached(server) == "local"
-        similar = route(server, f"Could you please {PROMPT[0].lower()}{PROMPT[1:]}? Thanks!")
-        assert similar["cache"] == "similar"
-        assert route(server, PROMPT.replace("third", "fourth"))["cache"] == "miss"
-        assert route(server, PROMPT.replace("ascending", "descending"))["cache"] == "miss"
-        report = told(server)
-        assert report["local"]["entries"] >= 1
-        assert report["similar"]["hit"] == 1
-        assert report["redis"] is None
-
-        failed = {"decision_id": similar["decision_id"], "success": False}
-        reported = httpx.post(f"{server.url}/v1/quantum/feedback", json=failed, timeout=PATIENCE_S)
-        assert reported.status_code == 202
-        until(lambda: told(server)["local"].get("invalidated", 0) >= 1)
-
-        assert cached(server) == "local"
-        cleared = httpx.delete(f"{server.url}/v1/quantum/cache", timeout=PATIENCE_S)
-        assert cleared.json()["cleared"]["local"] >= 1
-        assert route(server)["cache"] == "miss"
-        assert httpx.delete(f"{server.url}/v1/quantum/cache?tier=nothing", timeout=PATIENCE_S).status_code == 422
-
-        shown = command(server.state_dir, "cache", "stats", "--url", server.url, "--json")
-        assert (shown.returncode, json.loads(shown.stdout)["on"]) == (0, True)
-        assert "local" in command(server.state_dir, "cache", "stats", "--url", server.url).stdout
-        assert cached(server) == "local"
-        ordered = command(server.state_dir, "cache", "clear", "--json")
-        assert (ordered.returncode, list(json.loads(ordered.stdout))) == (0, ["order"])
-        until(lambda: told(server)["local"]["entries"] == 0)
+def test_the_second_answer_is_the_first_under_another_id(client: httpx.Client) -> None:
+    first, second = twice(client, "Find the leak in our connection pool")
+    assert (first["cache"], second["cache"]) == ("miss", "local")
+    own = {"decision_id", "episode_id", "cache", "execution_time_ms"}
+    assert {k: v for k, v in first.items() if k not in own} == {k: v for k, v in second.items() if k not in own}
+    assert first["decision_id"] != second["decision_id"]
 
 
-def test_what_one_server_learned_to_cache_the_other_hits(tmp_path: Path, redis: RedisProcess) -> None:
-    settings = {
-        "MONKEY_CODER_REDIS_URL": redis.url,
-        "MONKEY_CODER_CACHE_KEY": "shared:" + "ab" * 32,
-        "MONKEY_CODER_CACHE_WAIT_MS": "1000",
-    }
-    for name in ("here", "there"):
+def test_a_hit_can_be_looked_up_and_explained_like_the_decision_it_repeats(client: httpx.Client) -> None:
+    first, second = twice(client, "Explain why this join is slow")
+    view = shown(client, f"/v1/quantum/decisions/{second['decision_id']}")
+    assert view["decision"]["cache"] == "local" if "decision" in view else True
+    explained = [shown(client, f"/v1/quantum/decisions/{each['decision_id']}/explain") for each in (first, second)]
+    assert explained[0]["why"] == explained[1]["why"]
+    assert explained[0]["strategies"] == explained[1]["strategies"]
+    assert explained[1]["served"] == ref_of(second)
+
+
+def test_feedback_about_a_hit_is_learned_from_and_ends_its_entry(client: httpx.Client) -> None:
+    first, second = twice(client, "Port the build to the new compiler")
+    report = {"decision_id": second["decision_id"], "success": False}
+    assert client.post("/v1/quantum/feedback", json=report).status_code == 202
+
+    def decided_anew() -> bool:
+        answer = ask(client, request={"prompt": "Port the build to the new compiler"})
+        return bool(answer["cache"] == "miss" and answer["expected"] != first["expected"])
+
+    soon(decided_anew)
+
+
+def test_bypass_refresh_and_batches(client: httpx.Client) -> None:
+    prompt = {"prompt": "Rename the module everywhere"}
+    modes = ["bypass", "use", "use", "refresh", "bypass"]
+    answers = [ask(client, request=prompt, quantum_config={"cache": mode})["cache"] for mode in modes]
+    assert answers == ["bypass", "miss", "local", "miss", "bypass"]
+    body = {"request": prompt, "quantum_config": {"timeout_ms": 1000, "explore": False}}
+    response = client.post(f"{ROUTE}/batch", json={"requests": [body, body]})
+    assert [each["decision"]["cache"] for each in response.json()["results"]] == ["local", "local"]
+
+
+def test_hits_are_counted(client: httpx.Client) -> None:
+    twice(client, "Count this one")
+
+    def told() -> bool:
+        text = client.get("/metrics").text
+        hits = 'quantum_cache_requests_total{result="hit",tier="local"}' in text
+        return hits and 'quantum_route_duration_seconds_count{cache="local"}' in text
+
+    soon(told)
+
+
+def test_what_one_instance_decided_another_gives_and_both_outlive_their_redis(tmp_path: Path) -> None:
+    for name in ("redis", "a", "b"):
         (tmp_path / name).mkdir()
-    with serving(tmp_path / "here", settings=settings) as here, serving(tmp_path / "there", settings=settings) as there:
-        assert cached(here) == "local"
-        until(lambda: (told(here)["redis"]["entries"] or 0) >= 2)  # the entry, and its place in the index
-        assert route(there, f"Please {PROMPT[0].lower()}{PROMPT[1:]}!")["cache"] == "similar"
-        assert route(there, PROMPT)["cache"] in ("local", "redis")
-        assert route(there, PROMPT.replace("third", "fourth"))["cache"] == "miss"
-        redis_told = told(there)["redis"]
-        assert redis_told["bytes"] > 1000
-        assert any("maxmemory is not set" in advice for advice in redis_told["advice"])
-        keys = redis.client().keys("*")
-        assert not any(b"rows" in (redis.client().get(key) or b"") for key in keys if b"cache" in key), "no text"
+    shared = "shared:" + "5e" * 32
+    with running_redis(tmp_path / "redis") as redis:
+        settings = ALONE | {
+            "MONKEY_CODER_REDIS_URL": redis.url,
+            "MONKEY_CODER_CACHE_KEY": shared,
+            "MONKEY_CODER_CACHE_WAIT_MS": "1000",
+        }
+        with serving(tmp_path / "a", settings=settings) as a, serving(tmp_path / "b", settings=settings) as b:
+            first = route(a, "Fix the shared cache")
+            assert first["cache"] == "miss"
+            assert soon(lambda: route(b, "Fix the shared cache", expect={"redis", "miss"}))["cache"] == "redis"
+            assert route(b, "Fix the shared cache")["cache"] == "local"
+            redis.kill()
+            degraded = [route(server, f"While it is dead {n}")["degraded"] for n in range(3) for server in (a, b)]
+            assert all("redis" in each for each in degraded)
+            assert "redis" in route(a, "Fix the shared cache")["degraded"]
 
-        done = command(here.state_dir, "cache", "clear", settings=settings)
-        assert done.returncode == 0, done.stderr
-        assert "keys of the cache in Redis are gone" in done.stdout
-        for server in (here, there):
-            until(lambda server=server: told(server)["local"]["entries"] == 0)
 
-
-def test_commands_say_what_is_wrong(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    nobody = command(state, "cache", "stats", "--url", "http://127.0.0.1:9")
-    assert nobody.returncode == 1
-    assert "no server answers at http://127.0.0.1:9" in nobody.stderr
-    assert command(state, "cache", "stats", "--url", "somewhere").returncode == 2
-    without = command(state, "cache", "clear", "--tier", "redis")
-    assert without.returncode == 2
-    assert "MONKEY_CODER_REDIS_URL is not set" in without.stderr
-    assert command(state, "cache", "clear").returncode == 0
+def route(server: Server, prompt: str, expect: set[str] | None = None) -> dict[str, Any]:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        answer = ask(client, request={"prompt": prompt})
+    assert expect is None or answer["cache"] in expect
+    return answer

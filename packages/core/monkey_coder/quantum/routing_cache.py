@@ -69,7 +69,7 @@ class RoutingCache(CacheStock):
         """The answer to a request whose very bytes are known, if it can be given at once."""
         started = self.clock()
         known = self._bodies.get(self.keyring.digest(b"body", body)) if self._bodies else None
-        if known is None or self._until_check <= 0:  # the one to be checked is read, for its request is wanted
+        if known is None or self._until_check <= 1:  # the one to be checked is read, for its request is wanted
             return None
         digest, episode_id = known
         found = self._local(self._now().digest + digest)
@@ -330,9 +330,9 @@ class RoutingCache(CacheStock):
 
     def _sample(self, asked: Asked, key: CacheKey, entry: CachedDecision) -> None:
         """Now and then, have a hit checked; not where the session's last model, which moves on, decides too."""
-        if self._until_check > 0:
+        if self._until_check > 1:
             return
-        self._until_check = self._gap()
+        self._until_check = self._gap() + 1
         if asked.request.request.session_id is None:
             self.unchecked.append((asked, key, entry))
 

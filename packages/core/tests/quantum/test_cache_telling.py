@@ -1,0 +1,92 @@
+"""Whoever listens to decisions hears of hits, and metrics of what the cache did."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+from builders import Fixed, ask
+from caching import House, house
+from deciding import Recorder
+
+from monkey_coder.quantum.cache_telling import MOST_AT_ONCE, HitTeller
+from monkey_coder.quantum.decision_log import find_decision, records_of
+from monkey_coder.quantum.decision_record import decode, encode
+
+SURE = Fixed("sure", [0.2, 0.8, 0.3])
+
+
+class Broken:
+    """A listener that fails."""
+
+    def on_decided(self, events: object) -> None:
+        raise RuntimeError("no such luck")
+
+
+def teller_of(home: House, *listeners: object) -> tuple[HitTeller, Counter[tuple[str, str]]]:
+    counted: Counter[tuple[str, str]] = Counter()
+
+    def on_cache(tier: str, result: str, times: int) -> None:
+        counted[tier, result] += times
+
+    return HitTeller(home.cache, lambda: listeners, on_cache), counted
+
+
+def test_a_hit_is_an_event_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    with house(SURE) as home:
+        recorder = Recorder()
+        teller, _ = teller_of(home, Broken(), recorder)
+        first, hit = home.one(ask(episode_id="d")), home.one(ask(episode_id="e"))
+        assert teller.tell() == 1
+        (event,) = recorder.events
+        assert event.answer == hit
+        assert event.reuse is not None
+        assert (event.reuse.origin, event.reuse.task) == (first["decision_id"], "debugging")
+        assert event.distribution.tolist() == [1.0]
+        assert teller.origin_of(hit["decision_id"]) == first["decision_id"]
+        assert teller.origin_of("unknown") is None
+        assert teller.tell() == 0
+    assert "a listener failed on 1 hits" in caplog.text
+
+
+def test_the_log_row_of_a_hit_refers_to_the_decision_and_is_read_with_what_that_was_made_from() -> None:
+    recorder = Recorder()
+    with house(SURE, listeners=[recorder]) as home:
+        teller, _ = teller_of(home, recorder)
+        first, hit = home.one(ask()), home.one(ask())
+        teller.tell()
+        payloads = {record.id: encode(record) for record in records_of(recorder.events, time.time())}
+
+        class Log:
+            def decision(self, decision_id: str) -> bytes | None:
+                return payloads.get(decision_id)
+
+        assert len(payloads[hit["decision_id"]]) < len(payloads[first["decision_id"]])
+        original = decode(payloads[first["decision_id"]])
+        read = find_decision(hit["decision_id"], home.manager.ids, Log(), time.time())  # type: ignore[arg-type]
+        assert (read.answer, read.same_as) == (hit, first["decision_id"])
+        assert (read.refs, read.utility.tolist()) == (original.refs, original.utility.tolist())
+        assert read.distribution.tolist() == [0.0, 1.0, 0.0]
+        del payloads[first["decision_id"]]
+        alone = find_decision(hit["decision_id"], home.manager.ids, Log(), time.time())  # type: ignore[arg-type]
+        assert (alone.answer, alone.refs, alone.task) == (hit, (), "debugging")
+
+
+def test_metrics_hear_each_count_once() -> None:
+    with house(SURE) as home:
+        teller, counted = teller_of(home)
+        for _ in range(3):
+            home.one(ask())
+            teller.tell()
+        assert counted == {("local", "hit"): 2, ("local", "miss"): 1, ("local", "stored"): 1}
+
+
+def test_many_hits_are_told_in_several_goes() -> None:
+    with house(SURE) as home:
+        recorder = Recorder()
+        teller, _ = teller_of(home, recorder)
+        home.one(ask())
+        for _ in range(MOST_AT_ONCE + 3):
+            home.one(ask())
+        assert teller.tell() == MOST_AT_ONCE + 3 == len(recorder.events)
