@@ -18,6 +18,8 @@ Examples:
 
   monkey-coder simulate --days 30
 
+  monkey-coder simulate --seeds 1 --learn
+
   monkey-coder simulate --seed 7 --seeds 10 --plot month.png --json month.json --report
 
 The simulated world is described in docs/reference/simulation.md. Exit code: 0 good, 1 the work failed, 2 bad usage.
@@ -30,8 +32,11 @@ def simulate(
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Worlds: this seed and those after it.")] = 3,
     tasks_per_day: Annotated[int, typer.Option(min=1, max=100_000, help="Tasks a day, on average.")] = 200,
     learn: Annotated[
-        bool, typer.Option("--learn/--no-learn", help="Whether the learner trains every simulated night.")
-    ] = True,
+        bool,
+        typer.Option(
+            "--learn/--no-learn", help="Whether the learner, too, trains at night; minutes of computing per world."
+        ),
+    ] = False,
     plot: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a picture here.")] = None,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write all figures here.")] = None,
     report: Annotated[bool, typer.Option("--report", help="Show every day.")] = False,

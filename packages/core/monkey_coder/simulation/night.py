@@ -14,12 +14,15 @@ from monkey_coder.simulation.engine import SimulatedEngine
 OWNER = "simulation"
 
 
-def learning(seed: int, tell: Callable[[str], None]) -> Callable[[SimulatedEngine, int], None]:
+def learning(
+    seed: int, tell: Callable[[str], None], options: LogOptions | None = None
+) -> Callable[[SimulatedEngine, int], None]:
     """Make what an engine does each night: one cycle of the learner, and serving what it published.
 
     Args:
         seed: Of training.
         tell: Told what happens, a line each.
+        options: How to learn; None: as in a deployment.
     """
 
     def night(engine: SimulatedEngine, day: int) -> None:
@@ -31,7 +34,7 @@ def learning(seed: int, tell: Callable[[str], None]) -> Callable[[SimulatedEngin
 
         shop = Workshop(
             store=engine.store,
-            make_trainer=lambda: LogTrainer(table(), LogOptions(), seed, engine.clock),
+            make_trainer=lambda: LogTrainer(table(), options or LogOptions(), seed, engine.clock),
             table=table,
             tell=say,
             stop=threading.Event(),

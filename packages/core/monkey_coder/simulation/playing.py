@@ -20,18 +20,21 @@ class Played:
         spent_usd: (N,) on all attempts.
         ended: (N,) whether there will be no further attempt.
         calls: (N,) attempts so far, those without an answer included.
+        unanswered: (N,) attempts that got no answer.
     """
 
     solved: Bools
     spent_usd: Floats
     ended: Bools
     calls: Ints
+    unanswered: Ints
 
     @classmethod
     def fresh(cls, count: int) -> Played:
         """Nothing was tried yet."""
         nothing = np.zeros(count, np.bool_)
-        return cls(nothing.copy(), np.zeros(count), nothing.copy(), np.zeros(count, np.int64))
+        none = np.zeros(count, np.int64)
+        return cls(nothing.copy(), np.zeros(count), nothing.copy(), none.copy(), none.copy())
 
     def utility(self, tasks: Tasks) -> Floats:
         """(N,) in successes: what was spent counts by what a solution is worth."""
@@ -52,6 +55,7 @@ class Played:
         self.solved[rows] |= good
         self.spent_usd[rows] += np.where(answered, tasks.cost_usd[rows, models], 0.0)
         self.calls[rows] += 1
+        self.unanswered[rows] += ~answered
         self.ended[rows] |= good | (answered & ~retries[rows]) | (self.calls[rows] >= most)
         return answered
 

@@ -131,7 +131,7 @@ class Report:
         world, edge = self.lives[0].world, self._edge
         seeds = ", ".join(str(life.world.seed) for life in self.lives)
         console.print(f"{self.days} days, about {world.tasks_per_day} tasks a day; seeds {seeds}")
-        table = Table(title=f"first {edge} and last {edge} days")
+        table = Table(title=f"first {edge} → last {edge} days")
         table.add_column("router", no_wrap=True)
         for head in ("success", "USD a task", "success/USD", "regret"):
             table.add_column(head, justify="right", no_wrap=True)
@@ -139,7 +139,7 @@ class Report:
             cells = []
             for name, digits in (("success", 3), ("usd_per_task", 3), ("success_per_usd", 1), ("regret", 3)):
                 mean, _ = self.daily(router, name)
-                cells.append(f"{mean[:edge].mean():.{digits}f} > {mean[-edge:].mean():.{digits}f}")
+                cells.append(f"{mean[:edge].mean():.{digits}f}→{mean[-edge:].mean():.{digits}f}")
             table.add_row(router, *cells)
         console.print(table)
         for name, words in (("success_per_usd", "success per USD"), ("regret", "regret a task")):

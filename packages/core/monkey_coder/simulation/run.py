@@ -24,7 +24,7 @@ from monkey_coder.models import (
 from monkey_coder.simulation.engine import BEGINNING_S, SimulatedEngine, catalog_of, heuristic, open_engine
 from monkey_coder.simulation.oracle import Oracle
 from monkey_coder.simulation.playing import Played, best_ladder, best_single, play_orders
-from monkey_coder.simulation.tasks import Ints, Tasks, draw_tasks
+from monkey_coder.simulation.tasks import SLOTS, Ints, Tasks, draw_tasks
 from monkey_coder.simulation.traffic import CLASSES
 from monkey_coder.simulation.world import HOURS, KINDS, NEWCOMER, World, draw_world, with_drift
 
@@ -35,7 +35,7 @@ CALL_S: Final = 60.0
 HOUR_S: Final = 3600.0
 OPTIONS: Final = QuantumOptions(timeout_ms=1000)
 
-ENGINE, UNTOLD, ORACLE = "engine", "engine, told nothing", "oracle"
+ENGINE, UNTOLD, ORACLE = "engine", "untold engine", "oracle"
 SINGLE, LADDER, GARY8D = "best single", "best ladder", "gary8d"
 Nightly = Callable[[SimulatedEngine, int], None]
 """Called after each day, with its number from 0."""
@@ -49,6 +49,7 @@ class Days:
         tasks: How many.
         solved: How many of them.
         spent_usd: In all.
+        unanswered: Attempts that got no answer.
         utility: In all, in successes.
         regret: Utility of the oracle on the same tasks, less the router's own.
     """
@@ -56,6 +57,7 @@ class Days:
     tasks: list[int] = field(default_factory=list)
     solved: list[int] = field(default_factory=list)
     spent_usd: list[float] = field(default_factory=list)
+    unanswered: list[int] = field(default_factory=list)
     utility: list[float] = field(default_factory=list)
     regret: list[float] = field(default_factory=list)
 
@@ -65,6 +67,7 @@ class Days:
         self.tasks.append(len(tasks))
         self.solved.append(int(played.solved.sum()))
         self.spent_usd.append(float(played.spent_usd.sum()))
+        self.unanswered.append(int(played.unanswered.sum()))
         self.utility.append(utility)
         self.regret.append(float(best.utility(tasks).sum()) - utility)
 
@@ -163,14 +166,20 @@ class _Caller:
         self._publish(day)
         played = Played.fresh(len(tasks))
         for hour in range(day * HOURS, (day + 1) * HOURS):
-            rows = np.flatnonzero(tasks.hour == hour)
-            episodes: dict[int, list[Attempt]] = {row: [] for row in rows.tolist()}
-            for turn in range(ATTEMPTS):
-                self._wait_until(BEGINNING_S + hour * HOUR_S + turn * CALL_S)
-                if len(rows):
-                    self._attempt(tasks, rows, episodes, played)
-                    rows = rows[~played.ended[rows]]
+            self._wait_until(BEGINNING_S + hour * HOUR_S)
+            for slot in range(SLOTS):
+                rows = np.flatnonzero((tasks.hour == hour) & (tasks.slot == slot))
+                self._route(tasks, rows, BEGINNING_S + (hour + slot / SLOTS) * HOUR_S, played)
         return played
+
+    def _route(self, tasks: Tasks, rows: Ints, when: float, played: Played) -> None:
+        """Route tasks that arrive together, until each has ended."""
+        episodes: dict[int, list[Attempt]] = {row: [] for row in rows.tolist()}
+        for turn in range(ATTEMPTS):
+            if len(rows):
+                self._wait_until(when + turn * CALL_S)
+                self._attempt(tasks, rows, episodes, played)
+                rows = rows[~played.ended[rows]]
 
     def _publish(self, day: int) -> None:
         """Do what operators do when a day begins: prices and models that are announced go into the catalog."""

@@ -19,6 +19,8 @@ VERIFIED_DELAY_S, SEEN_DELAY_S, DELAY_SD = 300.0, 6 * 3600.0, 1.0
 """Median seconds until a verified, and until any other outcome is reported; scatter of their logarithm."""
 VERIFIED_MISSING, SEEN_MISSING = 0.1, 0.4
 """Shares of outcomes that are never reported."""
+SLOTS: Final = 3
+"""Slots of an hour."""
 BUSY: Final = (1, 1, 1, 1, 1, 1, 2, 4, 8, 10, 10, 9, 7, 9, 10, 10, 8, 6, 4, 3, 3, 2, 2, 1)
 """Traffic by the hour of the day."""
 
@@ -31,6 +33,7 @@ class Tasks:
         kind: (N,) index into `CLASSES`.
         level: (N,) index into `LEVELS`.
         hour: (N,) since the beginning.
+        slot: (N,) which slot of the hour: tasks of one slot are decided together.
         prompts: N.
         input_tokens: (N,) of prompt and files.
         value_usd: (N,) what a solution is worth.
@@ -47,6 +50,7 @@ class Tasks:
     kind: Ints
     level: Ints
     hour: Ints
+    slot: Ints
     prompts: tuple[str, ...]
     input_tokens: Ints
     value_usd: Floats
@@ -95,6 +99,7 @@ def draw_tasks(world: World, day: int) -> Tasks:
         kind=kind.astype(np.int64),
         level=level.astype(np.int64),
         hour=hour.astype(np.int64),
+        slot=rng.integers(SLOTS, size=count),
         prompts=prompts,
         input_tokens=input_tokens,
         value_usd=np.array([kind.value_usd for kind in CLASSES])[kind],
