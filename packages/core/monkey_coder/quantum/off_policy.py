@@ -25,8 +25,8 @@ from monkey_coder.ports import IntArray
 
 Floats = NDArray[np.float64]
 
-CLIP: Final = 100.0
-"""Largest weight of one decision: an action counts fully if it was logged at one time in a hundred or more often."""
+CLIP: Final = 1_000.0
+"""Largest weight of one decision: an action counts fully if it was logged at one time in a thousand or more often."""
 
 LEVEL: Final = 0.9
 """Two-sided level of intervals, so that each end alone holds with 95%."""

@@ -245,7 +245,7 @@ def _decided(verdict: Verdict, options: JudgeOptions) -> Verdict:
     if verdict.differ > options.tolerance and verdict.checks < options.least_checks:
         reason = f"too little was tried of what it would do ({options.least_checks} are needed): {seen}"
     elif verdict.support.unchecked > options.most_unchecked:
-        reason = f"exploration can never try {verdict.support.unchecked:.0%} of what it would do: {seen}"
+        reason = f"exploration hardly ever tries {verdict.support.unchecked:.0%} of what it would do: {seen}"
     elif found.low >= -options.tolerance:
         publish, reason = True, f"not worse: {seen}"
     elif found.high < 0.0:

@@ -90,7 +90,7 @@ def test_what_can_never_be_tried_is_not_believed(good: PolicyBundle) -> None:
     blind = replace(found, logged=np.where(found.logged > 0.5, found.logged, 0.0))
     verdict = judged(blind, good, None)
     assert not verdict.publish
-    assert "can never try" in verdict.reason
+    assert "hardly ever tries" in verdict.reason
 
 
 def test_without_exploration_there_is_nothing_to_judge_by(good: PolicyBundle) -> None:
