@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from builders import SetClock
 
 from monkey_coder.errors import StoreUnavailableError
-from monkey_coder.storage.absence import MEMORY_S, SILENCE_S, StoreHealth, open_or_do_without
-from monkey_coder.storage.port import DecisionRow
+from monkey_coder.storage.absence import MEMORY_S, SILENCE_S, AwaitedStore, StoreHealth, open_or_do_without
+from monkey_coder.storage.port import DecisionRow, Store
 from monkey_coder.storage.sqlite_store import SqliteStore
 
 
@@ -68,3 +70,80 @@ def test_one_that_does_not_open_refuses_everything_and_says_why(
     with pytest.raises(AttributeError):
         store.no_such_method()  # type: ignore[attr-defined]
     store.close()
+
+
+class Door:
+    """Opens a store once it is allowed to, and keeps count."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.tries, self.opened = path, 0, list[SqliteStore]()
+        self.unlocked, self.passed = threading.Event(), threading.Event()
+
+    def open(self) -> Store:
+        self.tries += 1
+        if not self.unlocked.is_set():
+            raise StoreUnavailableError(f"locked {self.tries}")
+        store = SqliteStore(self.path, lambda: 1.0)
+        self.opened.append(store)
+        self.passed.set()
+        return store
+
+
+def until(condition: threading.Event) -> None:
+    assert condition.wait(30.0)
+
+
+def test_a_store_that_comes_late_is_used_as_soon_as_it_opens(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    door = Door(tmp_path / "late.sqlite3")
+    store = AwaitedStore(door.open, StoreUnavailableError("locked 0"), first_pause_s=0.001, longest_pause_s=0.01)
+    taken_early = store.append_decisions
+    while door.tries < 3:
+        time.sleep(0.001)
+    with pytest.raises(StoreUnavailableError, match="locked"):
+        store.ping()
+    door.unlocked.set()
+    until(door.passed)
+    while store.warnings():
+        time.sleep(0.001)
+    taken_early([DecisionRow("a", 1.0, b"written late")])
+    assert store.decision("a") == b"written late"
+    assert "could be opened now" in caplog.text
+    with pytest.raises(AttributeError):
+        store.no_such_method()
+    store.close()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        door.opened[0].ping()
+
+
+def test_pauses_between_tries_grow(tmp_path: Path) -> None:
+    door = Door(tmp_path / "never.sqlite3")
+    store = AwaitedStore(door.open, StoreUnavailableError("locked"), first_pause_s=0.05, longest_pause_s=100.0)
+    time.sleep(0.5)  # after 0.05, 0.15, 0.35 and 0.75 s
+    assert door.tries <= 3
+    store.close()
+
+
+def test_a_store_that_opens_while_it_is_closed_is_closed(tmp_path: Path) -> None:
+    door, begun = Door(tmp_path / "race.sqlite3"), threading.Event()
+
+    def slowly() -> Store:
+        begun.set()
+        until(door.unlocked)
+        return door.open()
+
+    store = AwaitedStore(slowly, StoreUnavailableError("locked"), first_pause_s=0.001)
+    until(begun)
+    store.close()
+    door.unlocked.set()
+    until(door.passed)
+    deadline = time.monotonic() + 30.0
+    while time.monotonic() < deadline:
+        try:
+            door.opened[0].ping()
+        except StoreUnavailableError:
+            break
+        time.sleep(0.001)
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        door.opened[0].ping()
+    with pytest.raises(StoreUnavailableError, match="locked"):
+        store.ping()
