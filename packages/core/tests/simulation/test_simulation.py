@@ -12,7 +12,6 @@ import pytest
 from builders import ask
 from matplotlib.image import imread
 from scipy.stats import ttest_1samp
-from servers import command
 
 from monkey_coder.commands.app import run as run_command
 from monkey_coder.models import FeedbackRequest
@@ -184,5 +183,5 @@ def test_the_command_writes_figures_and_a_picture(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("wrong", [["--days", "1"], ["--seeds", "0"], ["--tasks-per-day", "many"], ["--plot", "."]])
-def test_bad_usage_ends_with_two(wrong: list[str], tmp_path: Path) -> None:
-    assert command(tmp_path / "state", "simulate", *wrong).returncode == 2
+def test_bad_usage_ends_with_two(wrong: list[str]) -> None:
+    assert run_command(["simulate", *wrong]) == 2
