@@ -9,7 +9,8 @@ of how the cache compares). A clock that stands for --rate requests a second let
 
 A request is *repeatable* when it is no dangerous edit and its prompt has been asked for before, edited lightly or not.
 A hit is *wrong* when the decision was made for another meaning: a prompt for its dangerous edit, that edit for its
-prompt, one dangerous edit for another, or any other prompt (white space aside). Success is the outcome of the served
+prompt, one dangerous edit for another, or any other prompt. Equal texts (white space aside), as where an edit of one
+prompt is another prompt of the table, mean the same. Success is the outcome of the served
 model on the prompt's row; without the cache, every request is decided. Its paired difference has a 95% bootstrap
 interval over prompts.
 
@@ -230,7 +231,7 @@ def _note(told: Told, each: Sent, answer: dict[str, Any], column: int, source: S
     told.hits[each.kind, tier] += 1
     told.rows.append(each.row)
     told.with_cache.append(column)
-    if source.meaning != each.meaning:
+    if source.meaning != each.meaning and source.text.split() != each.text.split():
         told.wrong.append((each.kind, source.text, each.text))
     if each.repeatable:
         told.repeatable.append(tier != "miss")
