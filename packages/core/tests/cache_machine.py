@@ -92,6 +92,7 @@ class CacheMachine(RuleBasedStateMachine):
         if origin is not None:
             assert self.homes[who].cache.forget(origin) == 1
             self.shared.pop(question, None)
+            self._settle(who)
 
     @rule(who=WHO, prompt=PROMPTS)
     def confirm(self, who: int, prompt: int) -> None:
@@ -100,6 +101,7 @@ class CacheMachine(RuleBasedStateMachine):
             self.homes[who].cache.forget(origin)  # the two processes know different ends of its life from here on
             self.local[who].pop((self.policy, prompt))
             self.shared.pop((self.policy, prompt), None)
+            self._settle(who)
 
     @rule(who=WHO)
     def restart(self, who: int) -> None:
@@ -140,10 +142,14 @@ class CacheMachine(RuleBasedStateMachine):
     def _route(self, who: int, prompt: int, **options: Any) -> Any:
         answer = self.homes[who].one(ask(f"Prompt {prompt}", options={"max_threads": None, **options}))
         assert (answer["provider"], answer["degraded"]) == ("mid", [])
-        self.tiers[who].fetch([b"nothing"])  # by now everything is written that was to be
+        self._settle(who)
         kept = {made.origin for _, made in self.homes[who].cache.tiers.local.items()}
         self.local[who] = {question: origin for question, origin in self.local[who].items() if origin in kept}
         return answer
+
+    def _settle(self, who: int) -> None:
+        """Wait until everything is written, or deleted, that was to be."""
+        self.tiers[who].fetch([b"nothing"])
 
     def _made(self, who: int, question: Question, answer: Any) -> None:
         home, origin = self.homes[who], answer["decision_id"]

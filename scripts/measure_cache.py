@@ -1,0 +1,301 @@
+"""What does the decision cache hold, withstand and save?
+
+Usage: measure_cache.py PART [options]; PART is one of
+
+    operations [--count 100000]     random operations on two processes and one Redis, against a model
+    damage [--count 10000]          randomly damaged entries in Redis: how many are given, how many repaired
+    hit [--count 20000]             how long a hit in the process takes, from the bytes of the request to the answer's
+    miss [--count 64]               how much CPU time the cache adds to a decision that it does not know, per request
+    throughput [--seconds 10]       80% hits against none, 1,000 connections, by wrk
+    redis [--rate 1500]             how long asking Redis takes at so many requests a second, through a whole server
+
+Redis servers are started for it and ended. Prints Markdown; 1 if a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = ROOT / "packages" / "core" / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "benchmarks")]
+
+from builders import Fixed, ask  # noqa: E402
+from cache_machine import CacheMachine  # noqa: E402
+from caching import house  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+from hypothesis.stateful import run_state_machine_as_test  # noqa: E402
+from load import _output, allow_many_connections  # noqa: E402
+from quantum.test_redis_tier import damaged  # noqa: E402
+from redis_process import RedisProcess, running_redis  # noqa: E402
+from subjects import HERE, Subject, engine  # noqa: E402
+
+from monkey_coder.app.hot_path import decide, parse  # noqa: E402
+from monkey_coder.bootstrap import open_engine  # noqa: E402
+from monkey_coder.quantum.redis_tier import RedisTier  # noqa: E402
+from monkey_coder.settings import Settings  # noqa: E402
+
+SURE = Fixed("sure", [0.2, 0.8, 0.3])
+STEPS = 100
+"""Operations of one run of the machine."""
+
+
+@contextmanager
+def redis_here() -> Iterator[RedisProcess]:
+    """A server of its own, without persistence."""
+    with TemporaryDirectory() as folder, running_redis(Path(folder), "--appendonly", "no") as server:
+        yield server
+
+
+def operations(given: argparse.Namespace) -> bool:
+    """Run the machine until it has done so many operations."""
+    done = 0
+
+    class Counting(CacheMachine):
+        def check_invariants(self, *arguments: Any, **more: Any) -> None:
+            nonlocal done
+            done += 1
+            super().check_invariants(*arguments, **more)
+
+    with redis_here() as server:
+        tiers = [RedisTier.open(server.url, time.monotonic, 30.0) for _ in range(2)]
+        CacheMachine.url, CacheMachine.tiers = server.url, tiers
+        profile = settings(
+            max_examples=100,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        while done < given.count:
+            run_state_machine_as_test(Counting, settings=profile)
+        for tier in tiers:
+            tier.close()
+    print(f"| operations | disagreements with the model |\n|---|---|\n| {done:,} | 0 |")
+    return True
+
+
+def damage(given: argparse.Namespace) -> bool:
+    """Damage every entry that Redis has, ask for all of them, and ask once more from another process."""
+    rng = random.Random(given.seed)
+    prompts = [f"prompt {number}" for number in range(given.count)]
+    served = repaired = 0
+    with redis_here() as server:
+        tiers = [RedisTier.open(server.url, time.monotonic, 60.0) for _ in range(3)]
+        with server.client() as client:
+            for stage, tier in enumerate(tiers):
+                with house(SURE, redis=tier, max_bytes=10**9) as home:
+                    for start in range(0, len(prompts), 500):
+                        answers = home.route(*(ask(prompt) for prompt in prompts[start : start + 500]))
+                        hits = sum(answer["cache"] == "redis" for answer in answers)
+                        served += hits * (stage == 1)
+                        repaired += hits * (stage == 2)
+                        tier.fetch([b"nothing"])
+                if stage == 0:
+                    names = list(client.scan_iter(count=1000))
+                    good = client.mget(names)
+                    for place, name in enumerate(names):
+                        client.set(name, damaged(good[place], rng, good[place - 1]))
+        for tier in tiers:
+            tier.close()
+    print(f"| damaged | given all the same | repaired |\n|---|---|---|\n| {len(names):,} | {served} | {repaired:,} |")
+    return len(names) == given.count and served == 0 and repaired == given.count
+
+
+def hit(given: argparse.Namespace) -> bool:
+    """Time hits in the process, one by one."""
+    body = json.dumps({"request": {"prompt": "Fix the race in our LRU cache. " * 8}}).encode()
+
+    async def measured() -> dict[str, float]:
+        async def nobody() -> Any:
+            await asyncio.Event().wait()
+
+        with TemporaryDirectory() as folder:
+            async with open_engine(Settings(state_dir=Path(folder), explore=False)) as opened:
+                for _ in range(3):
+                    await decide(body, opened, nobody)
+                cache = opened.caching.cache
+                ways: dict[str, Callable[[], object]] = {
+                    "the same bytes": lambda: cache.recall(body),
+                    "read, keyed and found": lambda: cache.find(cache.ask(parse(body))),
+                }
+                return {name: _median_us(way, given.count) for name, way in ways.items()}
+
+    told = asyncio.run(measured())
+    print("| hit | p50 in microseconds |\n|---|---|")
+    for name, value in told.items():
+        print(f"| {name} | {value:.1f} |")
+    return max(told.values()) < 50.0
+
+
+def miss(given: argparse.Namespace) -> bool:
+    """CPU time of batches that nothing is known of, with and without the cache in turns."""
+    rng = random.Random(given.seed)
+    words = [
+        "fix",
+        "the",
+        "race",
+        "in",
+        "our",
+        "cache",
+        "when",
+        "two",
+        "workers",
+        "write",
+        "to",
+        "one",
+        "file",
+        "and",
+        "one",
+        "of",
+        "them",
+        "dies",
+        "before",
+        "it",
+        "closes",
+    ]
+
+    def bodies(mode: str) -> list[bytes]:
+        prompts = (" ".join(rng.choices(words, k=40)) for _ in range(given.count))
+        return [
+            json.dumps({"request": {"prompt": prompt}, "quantum_config": {"cache": mode}}).encode()
+            for prompt in prompts
+        ]
+
+    async def measured() -> dict[bool, list[float]]:
+        extra: dict[bool, list[float]] = {True: [], False: []}
+        with TemporaryDirectory() as folder:
+            async with open_engine(Settings(state_dir=Path(folder))) as opened:
+                cache = opened.caching.cache
+                for _ in range(120):
+                    took = {}
+                    for mode in ("bypass", "use"):
+                        batch = bodies(mode)
+                        started = time.thread_time_ns()
+                        asked = [cache.ask(parse(body)) for body in batch]
+                        for each, body in zip(asked, batch, strict=True):
+                            cache.recall(body)
+                            cache.find(each, body)
+                        cache.decide(asked)
+                        took[mode] = (time.thread_time_ns() - started) / 1e3 / given.count
+                    extra[cache.admission.open].append(took["use"] - took["bypass"])
+        return extra
+
+    told = asyncio.run(measured())
+    print("| a miss costs more than a bypass, by | p50 in microseconds of CPU time |\n|---|---|")
+    print(f"| while everything is kept | {np.median(told[True]):.1f} |")
+    print(f"| once strangers are kept out | {np.median(told[False]):.1f} |")
+    return True
+
+
+def throughput(given: argparse.Namespace) -> bool:
+    """The rate of a server with a share of hits, against the same without any, one after the other, several times."""
+    allow_many_connections()
+    rates: dict[float, list[float]] = {0.0: [], given.share: []}
+    failed = 0
+    with engine("cache", workers=given.workers) as subject:
+        for turn in range(given.turns + 1):
+            for share in rates:
+                result = _closed(subject, given, share, turn)
+                failed += result["errors"] + result["refused"]
+                if turn:  # the first warms up
+                    rates[share].append(result["requests"] / result["seconds"])
+        hits = _hits(subject)
+    cold, warm = (float(np.median(found)) for found in rates.values())
+    print("| share of repeats | requests a second |\n|---|---|")
+    print(
+        f"| 0% | {cold:,.0f} |\n| {given.share:.0%} | {warm:,.0f} |\n\nratio {warm / cold:.2f}, failed {failed}, hits {hits:,}"
+    )
+    return warm >= 1.5 * cold and failed == 0
+
+
+def _closed(subject: Subject, given: argparse.Namespace, share: float, seed: int) -> dict[str, Any]:
+    command = ["wrk", "-t2", f"-c{given.connections}", f"-d{given.seconds}s", "--timeout", "10s"]
+    command += ["-s", str(HERE / "wrk_cache.lua"), subject.url, "--", "/v1/quantum/route", str(share), "500", str(seed)]
+    found: dict[str, Any] = json.loads(_output(command, None).partition("\nJSON ")[2])
+    return found
+
+
+def _hits(subject: Subject) -> int:
+    text = httpx.get(f"{subject.url}/metrics").text
+    return sum(int(float(n)) for n in re.findall(r'cache_requests_total\{result="hit"[^}]*\} ([\d.e+]+)', text))
+
+
+def redis(given: argparse.Namespace) -> bool:
+    """Ask a server that keeps next to nothing itself for what Redis has, at a constant rate."""
+    prompts = [f"Task {number}: fix the race in our cache and write a test for it" for number in range(given.count)]
+    with redis_here() as server:
+        shared = {"MONKEY_CODER_REDIS_URL": server.url, "MONKEY_CODER_CACHE_MB": "1", "MONKEY_CODER_EXPLORE": "false"}
+        with engine("redis", settings=shared) as subject:
+            told = asyncio.run(_at_rate(subject.url, prompts, given))
+    print("| answered by | requests | p50 ms | p99 ms |\n|---|---|---|---|")
+    for name, times in sorted(told.items()):
+        p50, p99 = np.percentile(times, [50, 99])
+        print(f"| {name} | {len(times):,} | {p50:.2f} | {p99:.2f} |")
+    return bool(np.percentile(told["redis"], 99) < 5.0)
+
+
+async def _at_rate(url: str, prompts: list[str], given: argparse.Namespace) -> dict[str, list[float]]:
+    """Milliseconds that each answer took by its own account, by where it came from."""
+    rng = random.Random(given.seed)
+    told: dict[str, list[float]] = {}
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+    async with httpx.AsyncClient(base_url=url, timeout=30.0, limits=limits) as client:
+
+        async def batch(chosen: list[str], *, note: bool) -> None:
+            requests = [{"request": {"prompt": prompt}} for prompt in chosen]
+            answer = await client.post("/v1/quantum/route/batch", json={"requests": requests})
+            for each in answer.json()["results"]:
+                if note:
+                    told.setdefault(each["decision"]["cache"], []).append(each["decision"]["execution_time_ms"])
+
+        for start in range(0, len(prompts), 100):
+            await batch(prompts[start : start + 100], note=False)
+        began, waiting = time.monotonic(), []
+        for turn in range(round(given.seconds * given.rate / given.together)):
+            await asyncio.sleep(max(0.0, began + turn * given.together / given.rate - time.monotonic()))
+            waiting.append(asyncio.create_task(batch(rng.choices(prompts, k=given.together), note=True)))
+        await asyncio.gather(*waiting)
+    return told
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], bool]] = {
+    each.__name__: each for each in (operations, damage, hit, miss, throughput, redis)
+}
+COUNTS = {"operations": 100_000, "damage": 10_000, "hit": 20_000, "miss": 64, "redis": 3_000, "throughput": 0}
+
+
+def main() -> int:
+    """Measure one part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=sorted(PARTS))
+    parser.add_argument("--count", type=int, help="of whatever the part counts")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=int, default=10, help="of one run of load")
+    parser.add_argument("--turns", type=int, default=3, help="runs of each load")
+    parser.add_argument("--connections", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=2, help="web processes")
+    parser.add_argument("--share", type=float, default=0.8, help="of requests that repeat")
+    parser.add_argument("--rate", type=float, default=1500.0, help="requests a second")
+    parser.add_argument("--together", type=int, default=5, help="requests sent in one body at that rate")
+    given = parser.parse_args()
+    given.count = given.count or COUNTS[given.part]
+    return 0 if PARTS[given.part](given) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
