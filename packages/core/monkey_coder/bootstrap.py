@@ -27,7 +27,7 @@ from monkey_coder.following import Following, checking, follow, running
 from monkey_coder.key_ring import FILE_NAME as KEY_FILE
 from monkey_coder.key_ring import KeyRing, following_keys
 from monkey_coder.live_catalog import stored_catalog
-from monkey_coder.models import TASK_TYPES, ExecuteRequest, QuantumOptions, RouteRequest
+from monkey_coder.models import TASK_TYPES, Degradation, ExecuteRequest, QuantumOptions, RouteRequest
 from monkey_coder.policies import LearnerWatch, PolicyWatch, watching
 from monkey_coder.ports import DecisionListener, Strategy
 from monkey_coder.quantum.batching import Batcher
@@ -111,6 +111,7 @@ class Engine(Core):
         following: Learns from the outcomes in it.
         keys: Who may call.
         learner: What the learner process said last.
+        troubles: What should work beside the decisions and does not at the moment, as answers say it.
     """
 
     caching: Caching
@@ -120,6 +121,7 @@ class Engine(Core):
     following: Following
     keys: KeyRing
     learner: LearnerWatch
+    troubles: Callable[[], tuple[Degradation, ...]]
 
 
 def plugged_in_strategies(entries: Iterable[EntryPoint] | None = None) -> tuple[Strategy, ...]:
@@ -280,7 +282,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         )
         following.follower.listeners = (*following.follower.listeners, cache.manager)
         batcher: Batcher[Asked | RouteRequest, Reply] = Batcher(
-            partial(decide_and_say, cache.cache.decide, troubles),
+            cache.cache.decide,
             executor,
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
@@ -301,25 +303,11 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             following=following,
             keys=keys,
             learner=learner,
+            troubles=troubles,
         )
 
 
-def decide_and_say(
-    decide: Callable[[Sequence[Asked | RouteRequest]], list[Reply]],
-    troubles: Callable[[], tuple[str, ...]],
-    requests: Sequence[Asked | RouteRequest],
-) -> list[Reply]:
-    """Decide a batch; while something is missing, every answer says so, those from the cache by themselves."""
-    answers = decide(requests)
-    missing = troubles()
-    if missing:
-        for answer in answers:
-            if isinstance(answer, dict):
-                answer["degraded"] = [*answer["degraded"], *missing]
-    return answers
-
-
-def _troubles(health: StoreHealth, learner: LearnerWatch) -> tuple[str, ...]:
+def _troubles(health: StoreHealth, learner: LearnerWatch) -> tuple[Degradation, ...]:
     """What should work beside the decisions and does not: `store`, `learner`."""
     return (*(("store",) if health.failing else ()), *(("learner",) if learner.missing else ()))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from contract import ask
+from contract import ROUTE, ask
 from redis_process import RedisProcess
 from servers import PATIENCE_S, serving
 
@@ -55,10 +55,27 @@ def test_a_file_that_is_repaired_is_used_without_a_restart(tmp_path: Path) -> No
     with serving(tmp_path) as server, httpx.Client(base_url=server.url) as client:
         early = ask(client)
         assert client.get(f"{DECISIONS}/{early['decision_id']}").status_code == 503
+        soon(lambda: ask(client)["degraded"] == ["store"], "no answer says that the store is failing")
+        say_so_everywhere(client)
         file.rename(tmp_path / "list")
         soon(lambda: logged(client, early["decision_id"]), "what waited for the store is not written")
+        soon(lambda: ask(client, FRONT_DOOR)["degraded"] == [], "the front door goes on to say that it is missing")
 
 
 def logged_soon(client: httpx.Client, answer: dict[str, Any]) -> bool:
     soon(lambda: logged(client, answer["decision_id"]), "a decision is not logged")
     return True
+
+
+def say_so_everywhere(client: httpx.Client) -> None:
+    """While the store fails, every route says so, and once: decided now, in a batch, from the cache, or by Gary8D."""
+    plain = {"prompt": "Rename a variable.", "session_id": "s"}
+    fresh = {"request": plain, "quantum_config": {"cache": "bypass"}}
+    answers = [ask(client, FRONT_DOOR), ask(client, FRONT_DOOR, request={"prompt": "Fix a typo."})]
+    answers += [ask(client, quantum_config={"cache": "bypass"})]
+    response = client.post(f"{ROUTE}/batch", json={"requests": [fresh, {"request": plain}]})
+    answers += [result["decision"] for result in response.json()["results"]]
+    soon(lambda: ask(client)["cache"] in ("local", "similar"), "the cache gives nothing again")
+    answers.append(ask(client))
+    for answer in answers:
+        assert answer["degraded"].count("store") == 1, answer["degraded"]

@@ -152,6 +152,8 @@ def _add_endpoints(api: FastAPI) -> None:
             engine.metrics.on_finished(error.code)
             raise
         engine.metrics.on_finished("decided")
+        if missing := engine.troubles():
+            decision = decision.model_copy(update={"degraded": (*decision.degraded, *missing)})
         return Response(decision.model_dump_json(), media_type="application/json")
 
     @api.get("/healthz", summary="Whether the process lives")
