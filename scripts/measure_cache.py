@@ -29,6 +29,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from starlette.types import Message
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "packages" / "core" / "tests"
@@ -38,7 +39,7 @@ from builders import Fixed, ask  # noqa: E402
 from cache_machine import CacheMachine  # noqa: E402
 from caching import house  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
-from hypothesis.stateful import run_state_machine_as_test  # noqa: E402
+from hypothesis.stateful import invariant, run_state_machine_as_test  # noqa: E402
 from load import _output, allow_many_connections  # noqa: E402
 from quantum.test_redis_tier import damaged  # noqa: E402
 from redis_process import RedisProcess, running_redis  # noqa: E402
@@ -50,6 +51,7 @@ from monkey_coder.quantum.redis_tier import RedisTier  # noqa: E402
 from monkey_coder.settings import Settings  # noqa: E402
 
 SURE = Fixed("sure", [0.2, 0.8, 0.3])
+WORDS = "fix the race in our cache when two workers write to one file and one of them dies before it closes"
 STEPS = 100
 """Operations of one run of the machine."""
 
@@ -66,10 +68,10 @@ def operations(given: argparse.Namespace) -> bool:
     done = 0
 
     class Counting(CacheMachine):
-        def check_invariants(self, *arguments: Any, **more: Any) -> None:
+        @invariant()
+        def is_counted(self) -> None:
             nonlocal done
             done += 1
-            super().check_invariants(*arguments, **more)
 
     with redis_here() as server:
         tiers = [RedisTier.open(server.url, time.monotonic, 30.0) for _ in range(2)]
@@ -91,7 +93,7 @@ def operations(given: argparse.Namespace) -> bool:
 
 def damage(given: argparse.Namespace) -> bool:
     """Damage every entry that Redis has, ask for all of them, and ask once more from another process."""
-    rng = random.Random(given.seed)
+    rng = random.Random(given.seed)  # noqa: S311 - damage and load, not secrets
     prompts = [f"prompt {number}" for number in range(given.count)]
     served = repaired = 0
     with redis_here() as server:
@@ -121,8 +123,9 @@ def hit(given: argparse.Namespace) -> bool:
     body = json.dumps({"request": {"prompt": "Fix the race in our LRU cache. " * 8}}).encode()
 
     async def measured() -> dict[str, float]:
-        async def nobody() -> Any:
+        async def nobody() -> Message:
             await asyncio.Event().wait()
+            return {}
 
         with TemporaryDirectory() as folder:
             async with open_engine(Settings(state_dir=Path(folder), explore=False)) as opened:
@@ -142,32 +145,19 @@ def hit(given: argparse.Namespace) -> bool:
     return max(told.values()) < 50.0
 
 
+def _median_us(way: Callable[[], object], count: int) -> float:
+    times = []
+    for _ in range(count):
+        started = time.perf_counter_ns()
+        way()
+        times.append(time.perf_counter_ns() - started)
+    return float(np.median(times)) / 1e3
+
+
 def miss(given: argparse.Namespace) -> bool:
     """CPU time of batches that nothing is known of, with and without the cache in turns."""
-    rng = random.Random(given.seed)
-    words = [
-        "fix",
-        "the",
-        "race",
-        "in",
-        "our",
-        "cache",
-        "when",
-        "two",
-        "workers",
-        "write",
-        "to",
-        "one",
-        "file",
-        "and",
-        "one",
-        "of",
-        "them",
-        "dies",
-        "before",
-        "it",
-        "closes",
-    ]
+    rng = random.Random(given.seed)  # noqa: S311 - damage and load, not secrets
+    words = WORDS.split()
 
     def bodies(mode: str) -> list[bytes]:
         prompts = (" ".join(rng.choices(words, k=40)) for _ in range(given.count))
@@ -217,9 +207,8 @@ def throughput(given: argparse.Namespace) -> bool:
         hits = _hits(subject)
     cold, warm = (float(np.median(found)) for found in rates.values())
     print("| share of repeats | requests a second |\n|---|---|")
-    print(
-        f"| 0% | {cold:,.0f} |\n| {given.share:.0%} | {warm:,.0f} |\n\nratio {warm / cold:.2f}, failed {failed}, hits {hits:,}"
-    )
+    print(f"| 0% | {cold:,.0f} |\n| {given.share:.0%} | {warm:,.0f} |\n")
+    print(f"ratio {warm / cold:.2f}, failed {failed}, hits {hits:,}")
     return warm >= 1.5 * cold and failed == 0
 
 
@@ -251,7 +240,7 @@ def redis(given: argparse.Namespace) -> bool:
 
 async def _at_rate(url: str, prompts: list[str], given: argparse.Namespace) -> dict[str, list[float]]:
     """Milliseconds that each answer took by its own account, by where it came from."""
-    rng = random.Random(given.seed)
+    rng = random.Random(given.seed)  # noqa: S311 - damage and load, not secrets
     told: dict[str, list[float]] = {}
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
     async with httpx.AsyncClient(base_url=url, timeout=30.0, limits=limits) as client:
