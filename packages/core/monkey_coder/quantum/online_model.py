@@ -7,7 +7,7 @@ For a request read as ``x`` (`context_map`), a model's success is ``prior + (sha
   teaches ``shared``, how requests differ for all of them; so a model added today starts from its prior and that. They
   are solved in turn (Gauss-Seidel), which leads to the joint most probable weights. Evidence fades slowly (geometric
   forgetting), the priors never do.
-* ``level`` is what the model's last few outcomes deviate from that, beyond what chance explains. It rises within some
+* ``level`` is what the model's last few outcomes fall short of that, beyond what chance explains. It drops within some
   ten outcomes when a model breaks, and fades with everybody's outcomes: so a model that failed is tried again.
 
 The logarithm of the cost over the catalog's estimate is learned by the same regressions, without a level.
@@ -31,6 +31,9 @@ Float64 = NDArray[np.float64]
 
 COST_BOUND: Final = 3.0
 """Costs are not believed to be off by more than e to this."""
+_CALIBRATION_FADE: Final = 0.995
+_OTHERS: Final = 4
+"""Models without new outcomes whose weights follow a change of the shared ones at once; the others take turns."""
 _BULK: Final = 64
 """Outcomes after which weights are solved anew at the latest."""
 
@@ -40,8 +43,8 @@ class OnlineOptions:
     """How fast it learns and forgets. Precisions count in outcomes.
 
     Attributes:
-        ridge: Precision of a model's own weights.
-        shared_ridge: Precision of the shared weights where priors are worth one outcome; rises with their worth.
+        ridge: Precision of a model's own weights where its prior is worth one outcome; rises with that worth.
+        shared_ridge: Precision of the shared weights where priors are worth one outcome; rises with the square of it.
         fade: Factor on a model's evidence with each of its outcomes.
         prior_cap: The most outcomes that a catalog prior is worth.
         level_fade: Factor on the evidence of a model's level with each of its outcomes.
@@ -51,7 +54,7 @@ class OnlineOptions:
         seen_fade: Factor on the count of a model's outcomes, by which optimism goes, with each outcome of any model.
         optimism: Successes that a model without outcomes is given beyond its estimate when the engine may explore,
             once others have outcomes.
-        optimism_worth: Outcomes at which that has fallen to 0.7.
+        optimism_worth: Outcomes at which that has fallen to 0.7, where its prior is worth one; surer ones need less.
         share: The most that one reporter is worth in the estimate of a model once there are two; at least one half.
         remembered: Latest outcomes that can still be corrected.
     """
@@ -106,7 +109,7 @@ class LiveEstimate:
         prior: (T, M) P(success) of the catalog for each task type.
         weights: (d, 2 M) of success, then of log cost.
         others: (d, 2) the same of a model that is not among `refs`.
-        level: (M,) recent deviation of each model's success.
+        level: (M,) by how much each model fell short lately, at most 0.
         cost_factor: (M,) calibration of the costs.
         seen: (M,) outcomes that have not faded.
         optimism: (M,) successes that each model is given beyond its estimate when the engine may explore; 0 for the one
@@ -172,7 +175,7 @@ class LiveEstimate:
         return success.astype(np.float32), (cost_usd * factor).astype(np.float32)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Known:
     """What outcomes of one model add up to; d entries of a request, 2 outputs."""
 
@@ -188,8 +191,9 @@ class _Known:
     paid: float = 0.0
     foreseen: float = 0.0
     count: int = 0
+    solved: int = 0
     reporters: dict[str, float] = field(default_factory=dict)
-    pending: list[tuple[FloatArray, float, float, float]] = field(default_factory=list)
+    pending: list[tuple[FloatArray, float, float, float, float, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,7 @@ class OnlineModel:
         self._reporters: set[str] = set()
         self._step = 0
         self._pending = 0
+        self._solves = 0
 
     def learn(self, identity: str, lesson: Lesson) -> None:
         """Learn from an outcome; a further one of the same identity corrects the score of the earlier one.
@@ -244,13 +249,11 @@ class OnlineModel:
         wanted = float(expected)
         if lesson.score is not None:
             wanted = self._level(known, lesson.score - lesson.prior, float(expected), weight)
+        paid = foreseen = 0.0
         if lesson.cost_usd is not None and lesson.expected_usd > 0.0:
-            ratio = max(lesson.cost_usd / lesson.expected_usd, float(np.exp(-2.0 * COST_BOUND)))
-            known.paid = self.options.fade * known.paid + lesson.cost_usd
-            foreseen = lesson.expected_usd * float(np.exp(np.clip(log_cost, -COST_BOUND, COST_BOUND)))
-            known.foreseen = self.options.fade * known.foreseen + foreseen
-            log_cost = min(float(np.log(ratio)), 2.0 * COST_BOUND)
-        known.pending.append((lesson.context, weight, wanted, float(log_cost)))
+            paid, foreseen = lesson.cost_usd, lesson.expected_usd
+            log_cost = np.log(np.clip(paid / foreseen, np.exp(-2.0 * COST_BOUND), np.exp(2.0 * COST_BOUND)))
+        known.pending.append((lesson.context, weight, wanted, float(log_cost), paid, foreseen))
         known.count += 1
         self._pending += 1
         if lesson.score is not None:
@@ -275,7 +278,8 @@ class OnlineModel:
             self._fade(each)
         weights = np.stack([self._shared + (each.weights if each else 0.0) for each in known], axis=2)
         seen = np.array([each.seen if each else 0.0 for each in known])
-        bonus = np.sqrt(options.optimism_worth / (seen + options.optimism_worth))
+        prior = np.clip(base.evidence.mean(axis=0), 1.0, options.prior_cap) - 1.0
+        bonus = np.sqrt(options.optimism_worth / (seen + prior + options.optimism_worth))
         return LiveEstimate(
             contexts=self.contexts,
             refs=base.refs,
@@ -312,7 +316,7 @@ class OnlineModel:
         worth = known.level_weight + self.options.level_worth
         deviation = known.level_sum / worth
         chance = self.options.level_chance * float(np.sqrt(known.variance * known.level_weight)) / worth
-        return float(np.sign(deviation) * max(abs(deviation) - chance, 0.0))
+        return min(deviation + chance, 0.0)
 
     def _level(self, known: _Known, surplus: float, expected: float, weight: float) -> float:
         """Move the level by one score over the prior; returns what of it the regressions shall explain."""
@@ -353,6 +357,10 @@ class OnlineModel:
     def _solve(self) -> None:
         """Take in what is pending, and find the weights anew."""
         touched = [known for known in self._known.values() if known.pending]
+        self._pending = 0
+        if not touched:
+            return
+        taken = []
         for known in touched:
             context = np.array([row[0] for row in known.pending], np.float64)
             rows = np.array([row[1:] for row in known.pending])
@@ -360,30 +368,36 @@ class OnlineModel:
             faded = self.options.fade ** len(rows)
             weighted = context * weight[:, None]
             known.gram = faded * known.gram + weighted.T @ context
-            known.moment = faded * known.moment + weighted.T @ rows[:, 1:]
+            known.moment = faded * known.moment + weighted.T @ rows[:, 1:3]
             known.pending.clear()
-        self._pending = 0
-        if touched:
-            self._solve_for(touched)
+            taken.append((known, context, rows[:, 3], rows[:, 4]))
+        self._solve_for(touched)
+        for known, context, paid, expected in taken:
+            logs = np.clip(context @ (self._shared[:, 1] + known.weights[:, 1]), -COST_BOUND, COST_BOUND)
+            faded = _CALIBRATION_FADE ** len(paid)
+            known.paid = faded * known.paid + float(paid.sum())
+            known.foreseen = faded * known.foreseen + float((expected * np.exp(logs)).sum())
 
     def _solve_for(self, touched: Sequence[_Known]) -> None:
         options, everyone = self.options, self._known.values()
         worth = float(np.mean([known.worth for known in everyone]))
-        prior = np.full(self._size, options.shared_ridge * worth)
+        prior = np.full(self._size, options.shared_ridge * worth**2)
         prior[-1] = worth**2
         gram = np.diag(prior) + sum(known.gram for known in everyone)
         moment = sum(known.moment - known.gram @ known.weights for known in everyone)
         self._shared = np.asarray(np.linalg.solve(gram, moment), np.float64)
-        for known in touched:
-            prior = np.full(self._size, options.ridge)
+        others = sorted((known for known in everyone if known not in touched), key=lambda known: known.solved)
+        self._solves += 1
+        for known in (*touched, *others[:_OTHERS]):
+            known.solved = self._solves
+            prior = np.full(self._size, options.ridge * known.worth)
             prior[-1] = known.worth + 1.0
             own = np.linalg.solve(np.diag(prior) + known.gram, known.moment - known.gram @ self._shared)
             known.weights = np.asarray(own, np.float64)
 
 
 def _calibration(known: _Known) -> float:
-    """What a model really cost over what was foreseen, as far as outcomes tell; the first few hardly count."""
+    """What a model really cost over what was foreseen, as far as outcomes tell."""
     if known.foreseen <= 0.0:
         return 1.0
-    trust = known.seen / (known.seen + 5.0)
-    return float(np.clip(known.paid / known.foreseen, 0.1, 10.0) ** trust)
+    return float(np.clip(known.paid / known.foreseen, 0.1, 10.0))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from monkey_coder.quantum.exploration import TEMPERATURE, Served, explore
+from monkey_coder.quantum.exploration import LEAST_SHARE, TEMPERATURE, Served, decayed, explore
 
 
 def serve(winner, utility, drawable, epsilon, seed=0, rows=1) -> Served:
@@ -103,3 +103,38 @@ def test_nothing_that_is_no_candidate_is_looked_at() -> None:
     served = serve(0, [0.5, 0.4, np.nan], [True, True, False], epsilon=1.0, rows=50)
     assert (served.column == 1).all()
     assert served.distribution[0].tolist() == [0.0, 1.0, 0.0]
+
+
+def hope(winner, utility, drawable, optimism, epsilon=1e-9) -> Served:
+    return explore(
+        np.array([winner]),
+        np.array([utility], np.float32),
+        np.array([drawable]),
+        np.array([epsilon], np.float32),
+        np.random.default_rng(0),
+        np.array(optimism, np.float32),
+    )
+
+
+def test_the_benefit_of_the_doubt_puts_another_first_for_sure_and_calls_it_explored() -> None:
+    served = hope(0, [0.9, 0.8, 0.7], [True] * 3, [0.0, 0.2, 0.25])
+    assert (served.column[0], served.explored[0]) == (1, True)
+    assert served.propensity[0] == pytest.approx(1.0)
+    assert hope(0, [0.9, 0.8], [True, True], [0.0, 0.05]).column[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("drawable", "winner", "epsilon"), [([True, False], 0, 1e-9), ([True, True], 0, 0.0), ([True, True, True], 2, 1e-9)]
+)
+def test_no_doubt_helps_where_it_must_not(drawable, winner, epsilon) -> None:
+    """Not past a gate or the floor, not for those who opted out, and not over a winner that won for another reason."""
+    utility = [0.9, 0.8, 0.1][: len(drawable)]
+    served = hope(winner, utility, drawable, [0.0, 0.5, 0.0][: len(drawable)], epsilon)
+    assert (served.column[0], served.explored[0]) == (winner, False)
+
+
+def test_exploring_falls_with_experience_and_never_ends() -> None:
+    rates = [decayed(0.02, outcomes) for outcomes in (0.0, 300.0, 3_000.0, 1e9)]
+    assert rates[:2] == pytest.approx([0.02, 0.01])
+    assert rates[1] > rates[2] > rates[3] == pytest.approx(0.02 * LEAST_SHARE)
+    assert decayed(0.0, 10.0) == 0.0
