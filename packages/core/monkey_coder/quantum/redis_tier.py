@@ -32,6 +32,8 @@ ANSWER_TIMEOUT_S: Final = 0.25
 """After which the tier's own thread gives up a command; nobody else waits for that."""
 MOST_JOBS: Final = 64
 """Jobs that may wait for the thread; further ones are dropped, which costs a few misses later."""
+MOST_LATE: Final = 3
+"""Answers in a row that may come late, until nobody waits for them any more."""
 IDLE_S: Final = 1.0
 """How often the thread looks up when there is nothing to do."""
 SILENCE_S: Final = 10.0
@@ -99,7 +101,7 @@ class RedisTier:
 
     def fetch(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
         """The values under some keys; None where the server is in trouble, or does not answer in time."""
-        if self._reads.failing:
+        if self._reads.given_up:
             self.counts["skipped"] += 1
             return None
         names = [self._prefix + key for key in keys]
@@ -112,7 +114,7 @@ class RedisTier:
             found = job.result(due - now)
         except LateError:
             self.counts["late"] += 1
-            self._failed(self._reads, f"no answer within {self._wait_s * 1e3:g} ms")
+            self._failed(self._reads, f"no answer within {self._wait_s * 1e3:g} ms", late=True)
             return None
         except Exception:  # noqa: BLE001 - the thread has counted and logged it
             return None
@@ -133,12 +135,12 @@ class RedisTier:
 
     def keep(self, items: Sequence[Item]) -> None:
         """Store values soon; never waits."""
-        if items and not self.failing:
+        if items and not self._reads.given_up and not self._writes.given_up:
             self._submit(_Job(lambda: self._keep(items), self._writes))
 
     def forget(self, keys: Sequence[bytes]) -> None:
         """Delete values soon; never waits."""
-        if keys and not self._reads.failing:
+        if keys and not self._reads.given_up:
             names = [self._prefix + key for key in keys]
             self._submit(_Job(lambda: self._client.unlink(*names), self._writes))
 
@@ -240,10 +242,10 @@ class RedisTier:
         if self._writes.due(now) and not self._reads.failing:
             self._do(_Job(lambda: self._client.set(probe, b"", px=1000), self._writes))
 
-    def _failed(self, patience: _Patience, what: str) -> None:
-        patience.bad()
+    def _failed(self, patience: _Patience, what: str, *, late: bool = False) -> None:
+        patience.bad(late=late)
         now = self._clock()
-        if now - self._said_at >= SILENCE_S:
+        if patience.given_up and now - self._said_at >= SILENCE_S:
             self._said_at = now
             _log.warning("the shared cache is left alone for a while: %s", what)
 
@@ -264,12 +266,19 @@ class _Patience:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._failures = 0
+        self._given_up = False
         self._retry_at = float("-inf")
         self._lock = threading.Lock()
 
     @property
     def failing(self) -> bool:
+        """Whether it failed the last time."""
         return self._failures > 0
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it is not to be tried any more but by those who look whether it works again."""
+        return self._given_up
 
     def due(self, now: float) -> bool:
         """Whether it failed, and it is time to try again."""
@@ -279,10 +288,13 @@ class _Patience:
         if self._failures:
             with self._lock:
                 self._failures = 0
+                self._given_up = False
 
-    def bad(self) -> None:
+    def bad(self, *, late: bool) -> None:
+        """Note a failure; who was only late, as happens on a busy machine, gets another chance."""
         with self._lock:
             self._failures += 1
+            self._given_up |= not late or self._failures >= MOST_LATE
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 30))
             self._retry_at = self._clock() + pause_s
 
