@@ -21,7 +21,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,6 +47,8 @@ from subjects import HERE, Subject, engine  # noqa: E402
 
 from monkey_coder.app.hot_path import decide, parse  # noqa: E402
 from monkey_coder.bootstrap import open_engine  # noqa: E402
+from monkey_coder.quantum.cache_admission import Admission  # noqa: E402
+from monkey_coder.quantum.cache_key import CacheKey  # noqa: E402
 from monkey_coder.quantum.redis_tier import RedisTier  # noqa: E402
 from monkey_coder.settings import Settings  # noqa: E402
 
@@ -54,6 +56,13 @@ SURE = Fixed("sure", [0.2, 0.8, 0.3])
 WORDS = "fix the race in our cache when two workers write to one file and one of them dies before it closes"
 STEPS = 100
 """Operations of one run of the machine."""
+
+
+class Everybody(Admission):
+    """A door that stays open."""
+
+    def admit(self, missed: Sequence[CacheKey], hits: int) -> set[CacheKey]:
+        return set(missed)
 
 
 @contextmanager
@@ -101,6 +110,7 @@ def damage(given: argparse.Namespace) -> bool:
         with server.client() as client:
             for stage, tier in enumerate(tiers):
                 with house(SURE, redis=tier, max_bytes=10**9) as home:
+                    home.cache.admission = Everybody()
                     for start in range(0, len(prompts), 500):
                         answers = home.route(*(ask(prompt) for prompt in prompts[start : start + 500]))
                         hits = sum(answer["cache"] == "redis" for answer in answers)
@@ -128,7 +138,7 @@ def hit(given: argparse.Namespace) -> bool:
             return {}
 
         with TemporaryDirectory() as folder:
-            async with open_engine(Settings(state_dir=Path(folder), explore=False)) as opened:
+            async with open_engine(Settings(state_dir=Path(folder), explore=False, cache_check_rate=0.0)) as opened:
                 for _ in range(3):
                     await decide(body, opened, nobody)
                 cache = opened.caching.cache

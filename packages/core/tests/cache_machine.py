@@ -51,7 +51,7 @@ class CacheMachine(RuleBasedStateMachine):
             )
             for tier in self.tiers
         ]
-        self.policy = 0
+        self.publish(0)
         self.local: list[dict[Question, str]] = [{}, {}]
         self.shared: dict[Question, str] = {}
         self.ends: dict[str, float] = {}
