@@ -125,7 +125,7 @@ class Learning:
         self._watched: int | None = None
         self._shadow: Challenger | None = None
         self._judge_at = self._save_at = self._train_at = float("-inf")
-        self._failures = 0
+        self._failures = self._judged = 0
 
     def run(self, *, once: bool) -> None:
         """Learn until the lease is lost or the process shall end.
@@ -148,8 +148,8 @@ class Learning:
                 self._say("paused", "as somebody wished")
             elif self._trainer.ready() and shop.clock() >= self._train_at:
                 self._train()
-            elif self._shadow is not None and shop.clock() >= self._judge_at:
-                self._judge(self._shadow)
+            elif self._shadow is not None and shop.clock() >= self._judge_at and self._outcomes() != self._judged:
+                self._judge(self._shadow, again=True)
             else:
                 self._say("idle")
             if shop.clock() >= self._save_at:
@@ -202,7 +202,7 @@ class Learning:
     def _train(self) -> None:
         shop, began = self._shop, self._shop.clock()
         shop.tell(f"training on {self._trainer.status().get('outcomes')} outcomes")
-        note, challenger = "", None
+        note, challenger, pause = "", None, self._options.again_s
         try:
             write_wishes(shop.store, stopped=False)
             self._trainer.table = shop.table()
@@ -212,26 +212,39 @@ class Learning:
         except OutcomeTableError as error:
             note = f"too little to learn from: {error}"
         except TrainingDivergedError as error:
-            note = f"diverged: {error}"
+            note, pause = f"diverged: {error}", self._longer_pause()
         except (StoppedError, LeaseLostError, StoreUnavailableError):
             raise
         except Exception as error:  # noqa: BLE001 - it must not end the reading, nor the watch over what serves
-            note = f"failed: {error!r}"
+            note, pause = f"failed: {error!r}", self._longer_pause()
             _log.exception("training failed")
         run = _run_of(challenger, shop.now(), shop.clock() - began, note)
         self._heart.say(training=run)
         shop.tell(f"{note} in {run.seconds:.0f} s")
         if challenger is None:
-            pause = min(self._options.again_s * 2**self._failures, _LONGEST_PAUSE_S)
-            self._failures, self._train_at = self._failures + 1, shop.clock() + pause
+            self._train_at = shop.clock() + pause
             return
         self._failures, self._shadow = 0, challenger
         self._judge(challenger)
         self._save()
 
-    def _judge(self, challenger: Challenger) -> None:
-        """Let a challenger serve if it is not worse than what serves; otherwise it stays in shadow."""
+    def _longer_pause(self) -> float:
+        """Seconds before the next training, after one more that failed."""
+        self._failures += 1
+        return min(self._options.again_s * 2.0 ** (self._failures - 1), _LONGEST_PAUSE_S)
+
+    def _outcomes(self) -> int:
+        return int(self._trainer.status()["outcomes"])
+
+    def _judge(self, challenger: Challenger, *, again: bool = False) -> None:
+        """Let a challenger serve if it is not worse than what serves; otherwise it stays in shadow.
+
+        Args:
+            challenger: The policy.
+            again: Whether its last verdict is to be replaced.
+        """
         self._say("judging")
+        self._judged = self._outcomes()
         current = self._shelf.current()
         serving = self._bundle(current)
         verdict = self._shop.heavy(lambda: self._trainer.judge(challenger.bundle, serving))
@@ -244,7 +257,8 @@ class Learning:
             reason=verdict.reason,
             figures=verdict.to_json(),
         )
-        self._heart.say_now(verdicts=(*self._heart.status.verdicts, told)[-VERDICTS_KEPT:])
+        before = self._heart.status.verdicts[: -1 if again else None]
+        self._heart.say_now(verdicts=(*before, told)[-VERDICTS_KEPT:])
         self._shop.tell(f"policy {number} is served: {verdict.reason}" if number else f"in shadow: {verdict.reason}")
         if number is not None:
             self._shadow = None
