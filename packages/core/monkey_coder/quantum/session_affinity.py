@@ -44,9 +44,15 @@ class SessionMemory:
         """(B,) column of the model that each session used last; `NO_SESSION` without one, or when it has gone."""
         if not any(session_ids):
             return np.full(len(session_ids), NO_SESSION, dtype=np.int64)
-        with self._lock:
-            refs = [self._last.get(session_id) if session_id else None for session_id in session_ids]
+        refs = self._refs(session_ids)
         return np.array([table.index.get(ref, NO_SESSION) if ref else NO_SESSION for ref in refs], dtype=np.int64)
+
+    def settled(self, session_id: str) -> bool:  # noqa: ARG002 - for those who share
+        """Whether `last` may be believed without `refresh`; here always, for nobody else knows more."""
+        return True
+
+    def refresh(self, session_ids: Sequence[str | None]) -> None:
+        """Learn what others know of sessions; may wait for it, and does not here."""
 
     def use(self, session_id: str, ref: str) -> None:
         """Note that a session was given a model."""
@@ -55,6 +61,10 @@ class SessionMemory:
             self._last.move_to_end(session_id)
             if len(self._last) > self._most:
                 self._last.popitem(last=False)
+
+    def _refs(self, session_ids: Sequence[str | None]) -> list[str | None]:
+        with self._lock:
+            return [self._last.get(session_id) if session_id else None for session_id in session_ids]
 
 
 def stay_or_switch(

@@ -7,13 +7,10 @@ of decisions, the bulk of all data, carry no tag and spread over the Cluster.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self, cast
 
-from redis import DataError, Redis, RedisCluster, RedisError, ResponseError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis import Redis, RedisCluster
 from typing_extensions import override
 
 from monkey_coder.errors import StoreFormatError, StoreUnavailableError
@@ -31,6 +28,7 @@ from monkey_coder.storage.port import (
     StreamedOutcome,
     require_storable,
 )
+from monkey_coder.storage.redis_client import connect, disconnect, explained
 from monkey_coder.storage.redis_entries import pack_document, read_entry, unpack_document
 
 DEFAULT_NAMESPACE: Final = "monkey-coder"
@@ -98,14 +96,8 @@ class RedisStore(Store):
         Arguments and errors are those of the constructor, but for the address, as
         `redis://user:password@host:6379/0`, `rediss://...` or `unix://...`; a malformed one is a ValueError.
         """
-        timeouts = {"socket_connect_timeout": _CONNECT_TIMEOUT_S, "socket_timeout": _ANSWER_TIMEOUT_S}
-        once = Retry(NoBackoff(), 0)
-        client: Redis | RedisCluster = Redis.from_url(url, retry=once, **timeouts)
+        client = connect(url, _CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S)
         try:
-            with _explained():
-                if cast("Any", client).info("server")["redis_mode"] == "cluster":
-                    client.close()
-                    client = RedisCluster.from_url(url, retry=once, **timeouts)
             return cls(client, wall_clock, retention, namespace)
         except BaseException:
             client.close()
@@ -118,7 +110,7 @@ class RedisStore(Store):
         lifetime_ms = int(self._retention.max_decision_age_s * 1e3)
         for start in range(0, len(rows), _CHUNK):
             chunk = keyed[start : start + _CHUNK]
-            with _explained():
+            with explained():
                 pipe = self._client.pipeline(**self._bulk)
                 for key, row in chunk:
                     pipe.set(self._payload(key), row.payload, px=lifetime_ms, nx=True)
@@ -128,12 +120,12 @@ class RedisStore(Store):
 
     @override
     def decision(self, decision_id: str) -> bytes | None:
-        with _explained():
+        with explained():
             return cast("bytes | None", self._client.get(self._payload(decision_id.encode())))
 
     @override
     def recent_decisions(self, since_s: float, limit: int) -> Sequence[DecisionRow]:
-        with _explained():
+        with explained():
             found = self._client.zrevrangebyscore(self._times, "+inf", since_s, 0, limit, withscores=True)
             return self._rows([(key, float(time_s)) for key, time_s in found])
 
@@ -141,7 +133,7 @@ class RedisStore(Store):
     def decisions(self, after: Place, limit: int) -> Sequence[DecisionRow]:
         rows: list[DecisionRow] = []
         time_s, decision_id = after
-        with _explained():
+        with explained():
             while len(rows) < limit:
                 flat = self._run(scripts.PLACES, [self._times], time_s, decision_id, limit - len(rows))
                 found = [(key, float(score)) for key, score in zip(flat[::2], flat[1::2], strict=True)]
@@ -158,7 +150,7 @@ class RedisStore(Store):
             for r in rows
         ]
         results: list[Appended] = []
-        with _explained():
+        with explained():
             for start in range(0, len(rows), _CHUNK):
                 values = [value for report in reports[start : start + _CHUNK] for value in report]
                 results += [Appended(r.decode()) for r in self._run(scripts.APPEND_OUTCOMES, self._log, *values)]
@@ -166,7 +158,7 @@ class RedisStore(Store):
 
     @override
     def outcomes_of(self, decision_id: str) -> Sequence[OutcomeRow]:
-        with _explained():
+        with explained():
             found = self._run(scripts.OUTCOMES_OF, self._log[::2], decision_id)
         return [read_entry(*entry).row for entry in found]
 
@@ -174,7 +166,7 @@ class RedisStore(Store):
     def read_outcomes(self, after: str, limit: int) -> Sequence[StreamedOutcome]:
         counting: list[StreamedOutcome] = []
         while not counting:
-            with _explained():
+            with explained():
                 found = self._client.xrange(self._stream, f"({after}", "+", count=limit)
             if not found:
                 break
@@ -184,57 +176,57 @@ class RedisStore(Store):
 
     @override
     def outcomes_end(self) -> str:
-        with _explained():
+        with explained():
             newest = self._client.xrevrange(self._stream, count=1)
         return newest[0][0].decode() if newest else "0"
 
     @override
     def read_group(self, group: str, limit: int) -> Sequence[StreamedOutcome]:
-        with _explained():
+        with explained():
             found = self._run(scripts.READ_GROUP, [self._stream], group, limit)
         return [read_entry(*entry) for entry in found]
 
     @override
     def claim(self, group: str) -> None:
-        with _explained():
+        with explained():
             self._run(scripts.CLAIM, [self._stream], group)
 
     @override
     def acknowledge(self, group: str, positions: Sequence[str]) -> None:
         if positions:
-            with _explained():
+            with explained():
                 self._client.xack(self._stream, group, *positions)
 
     @override
     def put_policy(self, blob: bytes, card: bytes) -> int:
         keys = [self._key("policies", "counter"), self._cards, self._blobs, self._current]
-        with _explained():
+        with explained():
             return int(
                 self._run(scripts.PUT_POLICY, keys, pack_document(0, self._now(), card), blob, self._retention.policies)
             )
 
     @override
     def policy(self, number: int) -> bytes | None:
-        with _explained():
+        with explained():
             return cast("bytes | None", self._client.hget(self._blobs, str(number)))
 
     @override
     def policies(self) -> Sequence[PolicyCard]:
-        with _explained():
+        with explained():
             found = self._client.hgetall(self._cards)
         cards = {int(number): unpack_document(packed) for number, packed in found.items()}
         return [PolicyCard(number, cards[number].time_s, cards[number].value) for number in sorted(cards)]
 
     @override
     def current_policy(self) -> int | None:
-        with _explained():
+        with explained():
             found = self._client.get(self._current)
         return None if found is None else int(found)
 
     @override
     def set_current_policy(self, number: int | None, expected: int | None) -> bool:
         wanted, before = ("" if n is None else str(n) for n in (number, expected))
-        with _explained():
+        with explained():
             result = self._run(scripts.SET_CURRENT, [self._cards, self._current], wanted, before)
         if result < 0:
             raise ValueError(f"policy {number} is not kept; choose one of those listed")
@@ -244,12 +236,12 @@ class RedisStore(Store):
     def put_document(self, kind: str, name: str, value: bytes, expected: int, keep: int = 0) -> bool:
         packed = pack_document(expected + 1, self._now(), value)
         keys = [self._key("documents", "versions", kind), self._values(kind), self._history(kind, name)]
-        with _explained():
+        with explained():
             return bool(self._run(scripts.PUT_DOCUMENT, keys, name, packed, expected, keep))
 
     @override
     def document(self, kind: str, name: str, version: int | None = None) -> Document | None:
-        with _explained():
+        with explained():
             newest = self._client.hget(self._values(kind), name)
         found = None if newest is None else unpack_document(newest)
         if found is None or version in (None, found.version):
@@ -258,13 +250,13 @@ class RedisStore(Store):
 
     @override
     def documents(self, kind: str) -> Mapping[str, Document]:
-        with _explained():
+        with explained():
             found = self._client.hgetall(self._values(kind))
         return {name.decode(): unpack_document(packed) for name, packed in sorted(found.items())}
 
     @override
     def document_history(self, kind: str, name: str) -> Sequence[Document]:
-        with _explained():
+        with explained():
             pipe = self._client.pipeline(transaction=False)
             pipe.hget(self._values(kind), name)
             pipe.lrange(self._history(kind, name), 0, -1)
@@ -274,29 +266,29 @@ class RedisStore(Store):
 
     @override
     def acquire_lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        with _explained():
+        with explained():
             return bool(self._run(scripts.ACQUIRE_LEASE, [self._key("leases", name)], owner, _milliseconds(ttl_s)))
 
     @override
     def renew_lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        with _explained():
+        with explained():
             return bool(self._run(scripts.RENEW_LEASE, [self._key("leases", name)], owner, _milliseconds(ttl_s)))
 
     @override
     def release_lease(self, name: str, owner: str) -> None:
-        with _explained():
+        with explained():
             self._run(scripts.RELEASE_LEASE, [self._key("leases", name)], owner)
 
     @override
     def lease_owner(self, name: str) -> str | None:
-        with _explained():
+        with explained():
             found = self._client.get(self._key("leases", name))
         return None if found is None else cast("bytes", found).decode()
 
     @override
     def trim(self, now_s: float, max_rows: int = 500) -> int:
         keep = self._retention
-        with _explained():
+        with explained():
             since_ms, since_s = int((now_s - keep.max_outcome_age_s) * 1e3), now_s - keep.max_decision_age_s
             outcomes = self._run(scripts.TRIM_OUTCOMES, self._log, since_ms, keep.max_outcomes, max_rows)
             ids = self._run(scripts.TRIM_DECISIONS, [self._times], since_s, keep.max_decisions, max_rows)
@@ -309,7 +301,7 @@ class RedisStore(Store):
 
     @override
     def ping(self) -> None:
-        with _explained():
+        with explained():
             self._client.ping()
 
     @override
@@ -320,7 +312,7 @@ class RedisStore(Store):
             "maxmemory-policy": ("noeviction", "Redis drops what it should keep when its memory is full"),
         }
         try:
-            with _explained():
+            with explained():
                 found = {name: self._client.config_get(name).get(name) for name in wanted}
         except StoreUnavailableError:
             return ("Redis does not let its configuration be read: see to appendonly, appendfsync, maxmemory-policy",)
@@ -332,12 +324,10 @@ class RedisStore(Store):
 
     @override
     def close(self) -> None:
-        if isinstance(self._client, RedisCluster):  # closing it alone leaves its connections to the nodes open
-            cast("Any", self._client).disconnect_connection_pools()
-        self._client.close()
+        disconnect(self._client)
 
     def _check(self, namespace: str) -> None:
-        with _explained():
+        with explained():
             info = self._client.info("server")
             version = str(info.get("valkey_version", info["redis_version"]))
             if int(version.split(".")[0]) < OLDEST_SERVER:
@@ -376,23 +366,6 @@ class RedisStore(Store):
 
     def _run(self, script: str, keys: Sequence[str], *values: bytes | str | float) -> Any:  # noqa: ANN401 each script has its own answer
         return self._client.register_script(script)(keys=keys, args=values)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except ResponseError as error:
-        if "WRONGTYPE" in str(error):
-            raise StoreFormatError(
-                "Redis holds something foreign under a key of the router; choose another namespace or database, or "
-                f"delete that key ({error})"
-            ) from error
-        raise StoreUnavailableError(f"Redis refused: {error}") from error
-    except DataError as error:
-        raise ValueError(f"cannot be stored: {error}") from error
-    except RedisError as error:
-        raise StoreUnavailableError(f"Redis does not answer: {error}; see that it runs and can be reached") from error
 
 
 def _milliseconds(ttl_s: float) -> int:

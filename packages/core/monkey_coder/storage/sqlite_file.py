@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,24 @@ CREATE TABLE documents (kind TEXT, name TEXT, version INTEGER, time_s REAL NOT N
     PRIMARY KEY (kind, name, version));
 CREATE TABLE leases (name TEXT PRIMARY KEY, owner TEXT NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID;
 """
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a file holds.
+
+    Attributes:
+        application_id: Written into its header, so that another program's database is noticed.
+        version: Raised whenever what is stored would be read wrongly by older code.
+        schema: Statements that make its tables.
+    """
+
+    application_id: int
+    version: int
+    schema: str
+
+
+STORE: Final = Layout(APPLICATION_ID, SCHEMA_VERSION, _SCHEMA)
 _PAGE_BYTES: Final = 16_384
 """Two decisions fit on a page: with SQLite's usual 4 KiB each spreads over two, and costs twice the time to write."""
 _MAX_WAL_BYTES: Final = 64 * 1024 * 1024
@@ -51,23 +70,25 @@ class SqliteFile:
     In WAL mode readers never wait for a writer; writers of all processes take turns.
     """
 
-    def __init__(self, path: Path, busy_timeout_s: float = 30.0) -> None:
+    def __init__(self, path: Path, busy_timeout_s: float = 30.0, layout: Layout = STORE) -> None:
         """Open the file, and make it first where there is none.
 
         Args:
             path: Of the file; its directory is made when it is missing.
             busy_timeout_s: How long a writer waits for those of other processes.
+            layout: What it holds.
 
         Raises:
             StoreFormatError: The file is damaged, another program's, or of another schema.
             StoreUnavailableError: The file cannot be made or opened.
         """
         self.path = path
+        self._layout = layout
         self._busy_timeout_s = busy_timeout_s
         self._reading, self._writing = threading.Lock(), threading.Lock()
         try:
             if not path.exists():
-                _make(path)
+                _make(path, layout)
         except OSError as error:
             raise StoreUnavailableError(
                 f"{path}: cannot be made: {error}; give this user the right to write"
@@ -131,15 +152,15 @@ class SqliteFile:
     def _check(self) -> None:
         (application,) = self._reader.execute("PRAGMA application_id").fetchone()
         (version,) = self._reader.execute("PRAGMA user_version").fetchone()
-        if application != APPLICATION_ID:
+        if application != self._layout.application_id:
             raise StoreFormatError(
                 f"{self.path}: this is not a store of the router but another program's database, or an empty file; "
                 "choose another state directory, or move the file away and a new one is made"
             )
-        if version != SCHEMA_VERSION:
+        if version != self._layout.version:
             raise StoreFormatError(
-                f"{self.path}: has schema {version}, this program reads schema {SCHEMA_VERSION}; run the version of "
-                "the router that wrote it, or move the file away and a new one is made"
+                f"{self.path}: has schema {version}, this program reads schema {self._layout.version}; run the version "
+                "of the router that wrote it, or move the file away and a new one is made"
             )
 
     @contextmanager
@@ -168,7 +189,7 @@ class SqliteFile:
             raise
 
 
-def _make(path: Path) -> None:
+def _make(path: Path, layout: Layout) -> None:
     """Make a complete file aside and put it in place in one step, so that nobody ever opens half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".new", dir=path.parent)  # for this user alone
@@ -179,8 +200,8 @@ def _make(path: Path) -> None:
             connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # cannot be changed once there is a journal
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(
-                f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
-                f"{_SCHEMA} COMMIT;"
+                f"BEGIN; PRAGMA application_id = {layout.application_id}; PRAGMA user_version = {layout.version};"
+                f"{layout.schema} COMMIT;"
             )
         with suppress(FileExistsError):  # another process was first: its file is everybody's
             os.link(fresh, path)
