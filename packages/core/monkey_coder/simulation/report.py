@@ -151,11 +151,11 @@ class Report:
     def _daily_table(self) -> Table:
         table = Table(title=f"{ENGINE}, day by day (95% intervals over seeds)")
         table.add_column("day", justify="right")
-        for head in ("success", "USD a task", "success/USD", "utility", "regret"):
+        for head in ("success", "USD a task", "success/USD", "regret"):
             table.add_column(head, justify="right", no_wrap=True)
-        columns = [self.daily(ENGINE, name) for name in FIGURES]
+        columns = [self.daily(ENGINE, name) for name in FIGURES if name != "utility"]
         for day in range(self.days):
-            row = [f"{m[day]:.3f}" + (f" ± {half[day]:.3f}" if half is not None else "") for m, half in columns]
+            row = [f"{m[day]:.3f}" + (f"±{half[day]:.3f}" if half is not None else "") for m, half in columns]
             table.add_row(str(day + 1), *row)
         return table
 
