@@ -198,6 +198,15 @@ class MetricsCollector:
             multiprocess_mode="mostrecent",
         )
 
+        self._pace = [
+            Gauge(name, told, registry=self._registry, multiprocess_mode="livemostrecent")
+            for name, told in (
+                ("quantum_target_usd_per_task", "USD a task that spend is kept at; 0 without a target."),
+                ("quantum_paced_cost_weight", "Successes per USD at which spend keeps its target."),
+                ("quantum_budget_balance_usd", "USD that may still be spent; below 0 what was spent too much."),
+            )
+        ]
+
     def _known_arm(self, experiment: str, arm: str) -> tuple[str, str]:
         with self._lock:
             if len(self._arms) < MOST_EXPERIMENTS:
@@ -280,6 +289,11 @@ class MetricsCollector:
             self._training_loss.set(loss)
         if replay_size is not None:
             self._replay_size.set(replay_size)
+
+    def on_pace(self, target_usd: float, cost_weight: float, balance_usd: float) -> None:
+        """Note where the pacing of spend stands; see `budget_pacing.Pace`."""
+        for gauge, value in zip(self._pace, (target_usd, cost_weight, balance_usd), strict=True):
+            gauge.set(value)
 
     def on_policy(self, version: int | None) -> None:
         """Note which policy serves; None: none does."""

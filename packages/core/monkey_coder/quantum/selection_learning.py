@@ -176,6 +176,7 @@ class OutcomeFollower:
     Attributes:
         recent: The latest decisions of this process; a listener.
         listeners: Get one event per outcome; corrections are no further ones.
+        on_pace: Is told target, cost weight and balance whenever the pace of spending is set.
     """
 
     def __init__(
@@ -196,6 +197,7 @@ class OutcomeFollower:
         self._watches = tuple(watches)
         self.recent = RecentDecisions()
         self.listeners: Sequence[OutcomeListener] = ()
+        self.on_pace: Callable[[float, float, float], None] = lambda *_: None
         self._joined: list[OutcomeEvent] = []
         self._position = START
         self._latest: OrderedDict[str, float] = OrderedDict()
@@ -249,6 +251,8 @@ class OutcomeFollower:
             changes: dict[str, Any] = {"table": table, "reliability": self._reliability(live)}
             if self._learners.live is not None:
                 learned = self._learners.live.learned(self._base)
+                if learned.pace is not None:
+                    self.on_pace(learned.pace.target_usd, learned.pace.cost_weight, learned.pace.balance_usd)
                 changes |= {"estimate": learned.estimate, "pace": learned.pace, "experience": learned.experience}
             self._live.update(lambda now: replace(now, **changes))
         elif (available != live.table.available).any():

@@ -51,6 +51,9 @@ SERIES_OF_THE_CONTRACT: dict[str, tuple[str, set[str]]] = {
     "quantum_policy_version": ("gauge", set()),
     "quantum_training_loss": ("gauge", set()),
     "quantum_replay_size": ("gauge", set()),
+    "quantum_target_usd_per_task": ("gauge", set()),
+    "quantum_paced_cost_weight": ("gauge", set()),
+    "quantum_budget_balance_usd": ("gauge", set()),
     "quantum_experiment_assignments": ("counter", {"experiment", "arm"}),
 }
 DOCS = Path(__file__).parents[4] / "docs" / "reference" / "metrics.md"
