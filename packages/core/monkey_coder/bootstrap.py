@@ -258,6 +258,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         traces = stack.enter_context(tracing(os.environ))
         core.manager.listeners = (*core.manager.listeners, following.providers, following.follower.recent, *traces)
         following.follower.listeners = (core.metrics, core.outstanding)
+        following.follower.on_pace = core.metrics.on_pace
         await stack.enter_async_context(running(following.follower))
         await stack.enter_async_context(checking(store, core.catalog.health_urls, settings.probe_every_s))
         loader = ThreadPoolExecutor(1, thread_name_prefix="policies")
