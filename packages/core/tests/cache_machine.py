@@ -117,7 +117,7 @@ class CacheMachine(RuleBasedStateMachine):
     def damage(self, prompt: int, place: int, bit: int, cut: bool) -> None:
         question = (self.policy, prompt)
         payload = self.server.get(self.names[question]) if question in self.names else None
-        if payload is not None:
+        if payload:
             place %= len(payload)
             changed = payload[:place] + bytes([payload[place] ^ 1 << bit]) + payload[place + 1 :]
             self.server.set(self.names[question], payload[:place] if cut else changed)
