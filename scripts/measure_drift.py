@@ -2,7 +2,8 @@
 
 Usage: measure_drift.py [--seeds 5] [--budget USD] [--json OUT]
 
-The stream and the engine of measure_online.py (`pip install paretobandit`), at one budget, for each seed:
+The stream of measure_online.py (`pip install paretobandit`) and the learning parts of the engine, at one budget, for
+each seed:
 
 * drift: for 800 tasks in the middle of the stream the model that had most traffic before scores nothing; then it is as
   before. Reported is its share of traffic in the last 200 tasks before, from 100 and from 200 tasks after it broke
@@ -19,14 +20,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from measure_online import PREFERENCES, order_of, stream
+from measure_online import order_of, stream
 from numpy.typing import NDArray
-from online_stream import Quick, deployment, failing, play, unknown_models
+from online_stream import failing, play_parts
 
 BREAKS, RECOVERS, JOINS, ENDS = 1200, 2000, 1200, 2700
 
@@ -40,32 +40,25 @@ def drift(seed: int, budget: float) -> list[float]:
     """Shares of the model that breaks."""
     tasks, _, vectors = stream()
     order = order_of(seed)
-    with deployment(unknown_models(tasks), Quick(tasks.prompts, vectors), seed, budget) as process:
-        before = play(tasks, order[:BREAKS], process, PREFERENCES).chosen
-        column = int(np.bincount(before[-200:], minlength=len(tasks.refs)).argmax())
-        broken = play(failing(column, 0.0, tasks), order[BREAKS:RECOVERS], process, PREFERENCES).chosen
-        after = play(tasks, order[RECOVERS:ENDS], process, PREFERENCES).chosen
+    before = play_parts(tasks, order[:BREAKS], vectors, seed, budget).chosen
+    column = int(np.bincount(before[-200:], minlength=len(tasks.refs)).argmax())
+    changes = {BREAKS: failing(column, 0.0, tasks), RECOVERS: tasks}
+    chosen = play_parts(tasks, order[:ENDS], vectors, seed, budget, changes=changes).chosen
     return [
-        share(before, column, BREAKS - 200, BREAKS),
-        share(broken, column, 100, len(broken)),
-        share(broken, column, 200, len(broken)),
-        share(after, column, 250, 500),
+        share(chosen, column, BREAKS - 200, BREAKS),
+        share(chosen, column, BREAKS + 100, RECOVERS),
+        share(chosen, column, BREAKS + 200, RECOVERS),
+        share(chosen, column, RECOVERS + 250, RECOVERS + 500),
     ]
 
 
 def joining(seed: int, budget: float) -> list[float]:
-    """Shares of a model that joins: the one that is best value at this budget, as the run without it tells."""
+    """Shares of a model that joins late: the one with most traffic where it is there from the start."""
     tasks, _, vectors = stream()
-    order = order_of(seed)
-    column = 1
-    embedder = Quick(tasks.prompts, vectors)
-    table = unknown_models(tasks)
-    absent = replace(table, available=np.arange(len(tasks.refs)) != column)
-    with deployment(absent, embedder, seed, budget) as process:
-        play(tasks, order[:JOINS], process, PREFERENCES)
-        process.follower.rebase(table, lambda snapshot: snapshot)
-        chosen = play(tasks, order[JOINS:ENDS], process, PREFERENCES).chosen
-    return [share(chosen, column, 0, 150), share(chosen, column, 150, 400)]
+    everywhere = play_parts(tasks, order_of(seed)[:JOINS], vectors, seed, budget).chosen
+    column = int(np.bincount(everywhere[-200:], minlength=len(tasks.refs)).argmax())
+    chosen = play_parts(tasks, order_of(seed)[:ENDS], vectors, seed, budget, joins=(column, JOINS)).chosen
+    return [share(chosen, column, JOINS, JOINS + 150), share(chosen, column, JOINS + 150, JOINS + 400)]
 
 
 def main() -> int:

@@ -257,6 +257,8 @@ def play_parts(
     seed: int,
     target_usd: float,
     options: OnlineOptions | None = None,
+    changes: Mapping[int, Tasks] | None = None,
+    joins: tuple[int, int] | None = None,
 ) -> Run:
     """The same with the learning parts alone, without the other strategies: a tenth of the time.
 
@@ -267,6 +269,8 @@ def play_parts(
         seed: Of exploration.
         target_usd: USD a task.
         options: Of the online model.
+        changes: By place in the order: the outcomes from then on.
+        joins: A column, and the place in the order before which that model cannot be had.
     """
     table = unknown_models(tasks)
     snapshot, rng = EngineSnapshot(table, {}), np.random.default_rng(seed)
@@ -279,6 +283,10 @@ def play_parts(
     chosen = np.empty(len(order), dtype=np.int64)
     for step, row in enumerate(order):
         one, task = slice(row, row + 1), batch.task[row : row + 1]
+        tasks = (changes or {}).get(step, tasks)
+        candidates = batch.candidates[one].copy()
+        if joins is not None and step < joins[1]:
+            candidates[:, joins[0]] = False
         success, usd, optimism = batch.success[one], batch.cost_usd[one], None
         if learned.estimate is not None:
             success, usd = learned.estimate.expect(batch.state[one], task, gated.cost_usd[one])
@@ -287,8 +295,8 @@ def play_parts(
         utility = (success - weight * usd).astype(np.float32)
         name = TASK_TYPES[int(task[0])]
         epsilon = np.array([decayed(DEFAULT_EPSILON, learned.experience.get(name, 0.0))], np.float32)
-        winner = utility.argmax(axis=1)
-        served = explore(winner, utility, batch.candidates[one], epsilon, rng, optimism)
+        winner = np.where(candidates, utility, -np.inf).argmax(axis=1)
+        served = explore(winner, utility, candidates, epsilon, rng, optimism)
         chosen[step] = at = int(served.column[0])
         score[step], cost[step] = tasks.scores[row, at], tasks.cost_usd[row, at]
         outlook = Outlook(
