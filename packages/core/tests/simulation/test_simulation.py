@@ -182,6 +182,13 @@ def test_the_command_writes_figures_and_a_picture(tmp_path: Path, capsys: pytest
     assert imread(picture).shape[0] > 300
 
 
+def test_the_learner_takes_part_where_it_is_asked_to(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["simulate", "--days", "2", "--tasks-per-day", "4", "--seeds", "1", "--learn"]) == 0
+    told = capsys.readouterr()
+    assert "night 2: reading the outcomes so far" in told.err
+    assert "2 days, about 4 tasks a day" in told.out
+
+
 @pytest.mark.parametrize("wrong", [["--days", "1"], ["--seeds", "0"], ["--tasks-per-day", "many"], ["--plot", "."]])
 def test_bad_usage_ends_with_two(wrong: list[str]) -> None:
     assert run_command(["simulate", *wrong]) == 2
