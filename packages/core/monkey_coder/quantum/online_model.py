@@ -296,9 +296,8 @@ class OnlineModel:
         known = self._known.get(lesson.ref)
         worth = float(np.clip(lesson.worth, 1.0, self.options.prior_cap))
         if known is None:
-            size = self._size
-            known = _Known(np.zeros((size, size)), np.zeros((size, 2)), np.zeros((size, 2)), worth, step=self._step)
-            self._known[lesson.ref] = known
+            gram, moment, weights = np.zeros((self._size, self._size)), *np.zeros((2, self._size, 2))
+            self._known[lesson.ref] = known = _Known(gram, moment, weights, worth, step=self._step)
         known.worth = worth
         return known
 
@@ -398,6 +397,4 @@ class OnlineModel:
 
 def _calibration(known: _Known) -> float:
     """What a model really cost over what was foreseen, as far as outcomes tell."""
-    if known.foreseen <= 0.0:
-        return 1.0
-    return float(np.clip(known.paid / known.foreseen, 0.1, 10.0))
+    return float(np.clip(known.paid / known.foreseen, 0.1, 10.0)) if known.foreseen > 0.0 else 1.0
