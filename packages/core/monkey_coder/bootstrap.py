@@ -8,20 +8,20 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from tempfile import mkstemp
 from types import MappingProxyType
 
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from monkey_coder.caching import Caching, caching
+from monkey_coder.caching import Caching, caching, keyring
 from monkey_coder.catalog.catalog import Catalog, load_catalog
 from monkey_coder.core.routing import AdvancedRouter
+from monkey_coder.deployment import deployment_secret
 from monkey_coder.errors import SettingsError, StoreFormatError, StoreUnavailableError
 from monkey_coder.following import Following, checking, follow, running
 from monkey_coder.key_ring import FILE_NAME as KEY_FILE
@@ -47,14 +47,16 @@ from monkey_coder.quantum.policy_shelf import StoreShelf
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.reward import worth
 from monkey_coder.quantum.routing_strategies import configured_strategies
+from monkey_coder.quantum.session_affinity import SessionMemory
+from monkey_coder.quantum.shared_sessions import SharedSessionMemory
 from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.thread_manager import ThreadManager
 from monkey_coder.settings import Settings
 from monkey_coder.storage.absence import StoreHealth, open_or_do_without
 from monkey_coder.storage.background_writer import BackgroundWriter
+from monkey_coder.storage.last_uses import open_last_uses
 from monkey_coder.storage.port import Store
 
-SECRET_BYTES = 32
 FRONT_DOOR_THREADS = 4
 WORKERS_PER_STRATEGY = 1 + FRONT_DOOR_THREADS
 """As many as there are callers at once, so that one hung strategy leaves the others their workers."""
@@ -62,6 +64,8 @@ MOST_UNWRITTEN = 10_000
 """Decisions kept in memory while the store is away; it takes a second or two of full load to make so many."""
 LAST_WRITES_S = 3.0
 """How long a process that ends waits for a store that is away."""
+MOST_SHARED_SESSIONS = 1_000_000
+"""Sessions whose last model all processes know; at about 100 bytes each."""
 STRATEGY_GROUP = "monkey_coder.strategies"
 """Entry point group in which a package announces strategies of its own."""
 
@@ -208,7 +212,7 @@ def open_core(
         policies.look()
         threads = ThreadManager(WORKERS_PER_STRATEGY * len(strategies), time.monotonic)
         stack.callback(threads.close)
-        ids = SignedIds(deployment_secret(settings.state_dir), time.time, os.urandom)
+        ids = SignedIds(deployment_secret(settings, store), time.time, os.urandom)
         gary8d = partial(
             AdvancedRouter, lambda: live().table, gate=apply_gates, worth=worth, interval=wilson, make_ids=ids.make
         )
@@ -255,6 +259,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             target_usd=settings.target_usd_per_task,
             probe_every_s=settings.probe_every_s,
         )
+        core.manager.sessions = stack.enter_context(_sessions(settings, core.manager.ids.secret))
         traces = stack.enter_context(tracing(os.environ))
         core.manager.listeners = (*core.manager.listeners, following.providers, following.follower.recent, *traces)
         following.follower.listeners = (core.metrics, core.outstanding)
@@ -274,7 +279,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             caching(
                 settings,
                 core.manager,
-                deployment_secret(settings.state_dir),
+                core.manager.ids.secret,
                 store,
                 troubles,
                 lambda: heard,
@@ -308,6 +313,25 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         )
 
 
+@contextmanager
+def _sessions(settings: Settings, secret: bytes) -> Iterator[SessionMemory]:
+    """Which model each session used last, in all processes unless the settings say otherwise."""
+    if settings.session_ttl_s == 0.0:
+        yield SessionMemory()
+        return
+    ttl_s, keys = settings.session_ttl_s, keyring(settings, secret)
+    shared = SharedSessionMemory(
+        partial(open_last_uses, settings.state_dir, settings.redis_url, time.time, ttl_s, MOST_SHARED_SESSIONS),
+        partial(keys.digest, b"session"),
+        time.monotonic,
+        time.time,
+        max_age_s=ttl_s,
+        wait_s=settings.session_wait_ms / 1e3,
+    )
+    with closing(shared):
+        yield shared
+
+
 def _troubles(health: StoreHealth, learner: LearnerWatch) -> tuple[Degradation, ...]:
     """What should work beside the decisions and does not: `store`, `learner`."""
     return (*(("store",) if health.failing else ()), *(("learner",) if learner.missing else ()))
@@ -317,33 +341,3 @@ _WARM_UP = RouteRequest(
     request=ExecuteRequest(prompt="Warm up: load what the first request would wait for."),
     quantum_config=QuantumOptions(cache="bypass"),
 )
-
-
-def deployment_secret(state_dir: Path) -> bytes:
-    """Read the secret that signs decision ids; the first process makes it, for this user alone.
-
-    Raises:
-        SettingsError: The directory cannot be used, or the secret in it is damaged.
-    """
-    path = state_dir / "secret"
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            descriptor, fresh = mkstemp(prefix="secret.", dir=state_dir)  # readable by this user alone
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(os.urandom(SECRET_BYTES))
-            with suppress(FileExistsError):  # another process was first: its secret is everybody's
-                os.link(fresh, path)
-            Path(fresh).unlink()
-        secret = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(
-            f"the state directory {state_dir} cannot be used ({error.strerror}: {error.filename}); "
-            "set MONKEY_CODER_STATE_DIR to a directory that this user may write to"
-        ) from error
-    if len(secret) != SECRET_BYTES:
-        raise SettingsError(
-            f"{path} has {len(secret)} bytes instead of {SECRET_BYTES}; restore it, or delete it to get a new one "
-            "(decision ids made before will no longer be accepted)"
-        )
-    return secret

@@ -30,6 +30,14 @@ class Settings(BaseModel):
     state_dir: Annotated[Path, Field(description="Where policies and the secret of this deployment live.")] = Path(
         "var"
     )
+    secret: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(?:[0-9a-fA-F]{2}){16,64}$",
+            repr=False,
+            description="HEX, the secret of the deployment: signs decision ids; the same on all hosts.",
+        ),
+    ] = None
     redis_url: Annotated[
         str | None,
         Field(
@@ -61,6 +69,13 @@ class Settings(BaseModel):
     ] = 600.0
     cache_wait_ms: Annotated[
         float, Field(gt=0.0, le=1000.0, description="Longest that a batch waits for a cache in Redis.")
+    ] = 5.0
+    session_ttl_s: Annotated[
+        float,
+        Field(ge=0.0, le=2_592_000.0, description="Seconds that all processes know a session for; 0: each its own."),
+    ] = 86_400.0
+    session_wait_ms: Annotated[
+        float, Field(gt=0.0, le=1000.0, description="Longest that a batch waits for what sessions used last.")
     ] = 5.0
     cache_key: Annotated[
         str | None,

@@ -16,7 +16,7 @@ from contract import problem
 from schemas import violations
 from servers import PATIENCE_S, Server, serving
 
-from monkey_coder.bootstrap import deployment_secret
+from monkey_coder.deployment import local_secret
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.storage.opening import FILE_NAME, open_store
 from monkey_coder.storage.port import START
@@ -130,7 +130,7 @@ def test_an_id_with_one_letter_changed_is_forged(client: httpx.Client) -> None:
 def test_ids_are_good_for_thirty_days_and_before_their_decision_can_be_read(
     client: httpx.Client, server: Server
 ) -> None:
-    secret = deployment_secret(server.state_dir)
+    secret = local_secret(server.state_dir)
     for age_days, status in ((0.0, 202), (29.9, 202), (30.1, 404)):
         ids = SignedIds(secret, lambda days=age_days: time.time() - days * DAY_S, os.urandom)
         (made,) = ids.make(1)

@@ -22,7 +22,7 @@ import httpx
 import pytest
 from servers import PATIENCE_S, Server, command, environment, serving
 
-from monkey_coder.bootstrap import SECRET_BYTES, deployment_secret
+from monkey_coder.deployment import SECRET_BYTES, local_secret
 from monkey_coder.quantum.identifiers import SignedIds
 
 ROUTE = "/v1/quantum/route"
@@ -195,7 +195,7 @@ def test_processes_that_start_at_once_agree_on_one_secret_for_this_user_alone(tm
 
     def open_() -> bytes:
         at_once.wait()
-        return deployment_secret(state)
+        return local_secret(state)
 
     with ThreadPoolExecutor(16) as processes:
         secrets = {future.result() for future in [processes.submit(open_) for _ in range(16)]}

@@ -20,8 +20,9 @@ from typing_extensions import override
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from monkey_coder.bootstrap import deployment_secret, plugged_in_strategies
+from monkey_coder.bootstrap import plugged_in_strategies
 from monkey_coder.catalog.catalog import load_catalog
+from monkey_coder.deployment import local_secret
 from monkey_coder.errors import SettingsError
 from monkey_coder.key_ring import FILE_NAME, KeyRing
 from monkey_coder.learner_child import learning_beside
@@ -165,7 +166,7 @@ def require_what_processes_open(settings: Settings) -> None:
         SettingsError: The state directory or an installed strategy cannot be used.
     """
     load_catalog(settings.catalog)
-    deployment_secret(settings.state_dir)
+    local_secret(settings.state_dir)
     plugged_in_strategies()
 
 
