@@ -93,12 +93,15 @@ class RoutingCache(CacheStock):
         started = self.clock()
         if not asked.digest or asked.mode != "use":
             return None
+        request = asked.request
+        session = request.request.session_id
+        if session is not None and not self.deciding.sessions.settled(session):
+            self.count("local", "miss")  # its last model must be looked up, which only `decide` may wait for
+            return None
         key = self._now().digest + asked.digest
         entry = self._local(key)
         if entry is None:
             return None
-        request = asked.request
-        session = request.request.session_id
         if body is not None and session is None:
             self._bodies[self.keyring.digest(b"body", body)] = (asked.digest, request.episode.episode_id)
             if len(self._bodies) > MOST_BODIES:
@@ -119,7 +122,7 @@ class RoutingCache(CacheStock):
         """
         started = self.clock()
         now = self._now()
-        asked = [each if isinstance(each, Asked) else self.ask(each) for each in requests]
+        asked = self._asked(requests)
         keys = [now.digest + each.digest if each.digest else b"" for each in asked]
         open_keys = {
             key: each for key, each in zip(keys, asked, strict=True) if key and each.mode == "use"
@@ -162,6 +165,19 @@ class RoutingCache(CacheStock):
                 replies[row] = self._reply(asked[row], keys[row], entry, "local", started)
         self._compute(again, asked, keys, replies, admitted, similar)
         return [reply for reply in replies if reply is not None]
+
+    def _asked(self, requests: Sequence[Asked | RouteRequest]) -> list[Asked]:
+        """The requests by what their sessions are known to have used last, in any process, by now."""
+        asked = [each if isinstance(each, Asked) else self.ask(each) for each in requests]
+        named = [each.request.request.session_id for each in asked]
+        if not any(named):
+            return asked
+        sessions = self.deciding.sessions
+        sessions.refresh(named)
+        return [
+            self.ask(each.request) if session and each.digest and sessions.last(session) != each.last else each
+            for each, session in zip(asked, named, strict=True)
+        ]
 
     # What the above have in common
 

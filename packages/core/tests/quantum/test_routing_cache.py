@@ -249,7 +249,9 @@ def test_a_session_that_moved_on_while_it_waited_spoils_nothing() -> None:
         asked = home.cache.ask(ask(session_id="a"))
         home.manager.sessions.use("a", "big/dear")
         home.cache.decide([asked])
-        assert len(home.cache.tiers.local) == 0
+        assert home.one(ask(session_id="b"))["cache"] == "miss"  # what was made is not for new sessions
+        home.manager.sessions.use("c", "big/dear")
+        assert home.one(ask(session_id="c"))["cache"] == "local"  # but for sessions that used the same
 
 
 def test_troubles_are_told_by_hits_and_misses_alike() -> None:
