@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.errors import RouterError, StoreFormatError
-from monkey_coder.models import TASK_TYPES, OverrideRequest, TaskType
-from monkey_coder.ports import Clock, DecisionEvent, OutcomeEvent, OutcomeListener
+from monkey_coder.models import OverrideRequest
+from monkey_coder.ports import Clock, OutcomeEvent, OutcomeListener
 from monkey_coder.quantum.capability_profiler import Observation, Profiles
 from monkey_coder.quantum.decision_record import decode
 from monkey_coder.quantum.live_learning import LiveLearner
@@ -29,6 +28,7 @@ from monkey_coder.quantum.outcome_record import DECIDED_MODEL, OutcomeRecord
 from monkey_coder.quantum.outlook import Outlook
 from monkey_coder.quantum.performance_monitor import PerformanceMonitor
 from monkey_coder.quantum.provider_manager import Override, ProviderManager
+from monkey_coder.quantum.recent_decisions import DecisionFacts, RecentDecisions
 from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
 from monkey_coder.storage.port import START, OutcomeRow, Store
 
@@ -61,75 +61,6 @@ class FollowerOptions:
     max_age_s: float = 7 * 86_400.0
     max_waiting: int = 50_000
     remembered: int = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionFacts:
-    """What must be known of a decision to learn from its outcome.
-
-    Attributes:
-        task: Task type.
-        served: Ref of the decided model.
-        opinions: Each strategy's first choice; None where it had no opinion.
-        origin: Id of the decision, or of the one that it repeats.
-        outlook: What was foreseen; None where the heuristic or the cache answered.
-    """
-
-    task: TaskType
-    served: str
-    opinions: Mapping[str, str | None]
-    origin: str = ""
-    outlook: Outlook | None = None
-
-    @classmethod
-    def of(
-        cls, task: TaskType, answer: Mapping[str, Any], same_as: str | None = None, outlook: Outlook | None = None
-    ) -> Self:
-        """From an answer in contract form, the id of the decision that it repeats, and what was foreseen."""
-        opinions = {thread["strategy"]: thread["model"] for thread in answer["thread_results"]}
-        ref = f"{answer['provider']}/{answer['model']}"
-        return cls(task, ref, opinions, same_as or answer["decision_id"], outlook)
-
-
-class RecentDecisions:
-    """The latest decisions of this process, which are reported on before the log has them. Safe for all threads.
-
-    Args:
-        size: How many to keep.
-    """
-
-    def __init__(self, size: int = 5_000) -> None:
-        self._size = size
-        self._lock = threading.Lock()
-        self._facts: OrderedDict[str, DecisionFacts] = OrderedDict()
-
-    def on_decided(self, events: Sequence[DecisionEvent]) -> None:
-        """Take note of the decisions of one batch."""
-        found = [
-            (
-                event.answer["decision_id"],
-                DecisionFacts.of(
-                    task, event.answer, event.reuse.origin if event.reuse else None, Outlook.of_event(event)
-                ),
-            )
-            for event in events
-            for task in _tasks(event)
-        ]
-        with self._lock:
-            self._facts.update(found)
-            while len(self._facts) > self._size:
-                self._facts.popitem(last=False)
-
-    def get(self, decision_id: str) -> DecisionFacts | None:
-        """The facts of a decision, if it is one of the latest here."""
-        return self._facts.get(decision_id)
-
-
-def _tasks(event: DecisionEvent) -> tuple[TaskType, ...]:
-    """The task type of a decision, if it is known."""
-    if event.reuse is not None:
-        return (event.reuse.task,)
-    return () if event.batch is None else (TASK_TYPES[event.batch.task[event.row]],)
 
 
 @dataclass(slots=True)
