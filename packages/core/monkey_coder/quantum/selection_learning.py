@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.errors import RouterError, StoreFormatError
-from monkey_coder.models import OverrideRequest
+from monkey_coder.models import OverrideRequest, TaskType
 from monkey_coder.ports import Clock, OutcomeEvent, OutcomeListener
 from monkey_coder.quantum.capability_profiler import Observation, Profiles
 from monkey_coder.quantum.decision_record import decode
@@ -269,14 +269,15 @@ class OutcomeFollower:
     def _retry(self, now: float) -> None:
         """Look again for the decisions of those that are due; oldest first, so that corrections stay behind."""
         for _ in range(len(self._waiting)):
-            waiting = self._waiting.popleft()
-            if waiting.due > now:
-                self._waiting.append(waiting)
-            elif not self._join(waiting.row, waiting.record):
+            waiting = self._waiting[0]
+            due = waiting.due <= now
+            joined = due and self._join(waiting.row, waiting.record)
+            self._waiting.popleft()  # only now: while the store is away it must go on waiting
+            if due and not joined:
                 waiting.tries += 1
-                if waiting.tries < len(_RETRY_S):
-                    waiting.due = now + _RETRY_S[waiting.tries]
-                    self._waiting.append(waiting)
+                waiting.due = now + _RETRY_S[min(waiting.tries, len(_RETRY_S) - 1)]
+            if not joined and waiting.tries < len(_RETRY_S):
+                self._waiting.append(waiting)
 
     def _join(self, row: OutcomeRow, record: OutcomeRecord) -> bool:
         """Learn from an outcome; False while its decision cannot be read."""
@@ -293,10 +294,11 @@ class OutcomeFollower:
         known = self._latest.get(identity)
         if known is not None and row.occurred_at < known:
             return True
+        outlook = self._outlook(decision)  # may find the store away: before anything takes note of the outcome
         self._latest[identity] = row.occurred_at
         if len(self._latest) > self.options.remembered:
             self._latest.popitem(last=False)
-        self._learn(identity, model, record, decision, further=known is not None)
+        self._learn(identity, model, record, decision.task, outlook, further=known is not None)
         if known is None:  # breakers and windows look at the first word on each call
             decided_at = self._issued_at(row.decision_id) or record.received_at
             self._learners.providers.on_outcome(model, record.error_type, decided_at, record.received_at)
@@ -318,29 +320,42 @@ class OutcomeFollower:
         record = decode(payload)
         return DecisionFacts.of(record.task, record.answer, record.same_as, Outlook.of_record(record))
 
+    def _outlook(self, decision: DecisionFacts) -> Outlook | None:
+        """What was foreseen; for a decision that repeats another one, what was foreseen then, if that can be read."""
+        if decision.outlook is not None or self._learners.live is None:
+            return decision.outlook
+        try:
+            repeated = self.recent.get(decision.origin) or self._logged(decision.origin)
+        except StoreFormatError as error:
+            _log.warning("a repeated decision is passed over: %s", error)
+            return None
+        return None if repeated is None else repeated.outlook
+
     def _learn(
-        self, identity: str, model: str, record: OutcomeRecord, decision: DecisionFacts, *, further: bool
+        self,
+        identity: str,
+        model: str,
+        record: OutcomeRecord,
+        task: TaskType,
+        outlook: Outlook | None,
+        *,
+        further: bool,
     ) -> None:
         answered = record.error_type is None
         self._learners.profiles.learn(
             identity,
             Observation(
                 model,
-                decision.task,
+                task,
                 success=record.score,
                 latency_s=record.latency_ms / 1e3 if answered and record.latency_ms is not None else None,
                 output_tokens=record.output_tokens if answered else None,
                 reporter=record.reporter,
             ),
         )
-        live, outlook = self._learners.live, decision.outlook
-        if live is None:
-            return
-        if outlook is None:
-            repeated = self.recent.get(decision.origin) or self._logged(decision.origin)
-            outlook = None if repeated is None else repeated.outlook
-        if outlook is not None:
-            live.learn(identity, model, record, decision.task, outlook, self._base, further=further)
+        live = self._learners.live
+        if live is not None and outlook is not None:
+            live.learn(identity, model, record, task, outlook, self._base, further=further)
 
     def _available(self, snapshot: EngineSnapshot) -> ModelTable:
         available = self._base.available & self._learners.providers.available(self._base.refs)

@@ -13,7 +13,9 @@ import pytest
 from builders import SECRET, Model, SetClock, ask, chosen, engine, table
 
 from monkey_coder.catalog.table import ModelTable
+from monkey_coder.errors import StoreUnavailableError
 from monkey_coder.models import TASK_TYPES, FeedbackRequest
+from monkey_coder.ports import DecisionEvent, OutcomeEvent, Reuse
 from monkey_coder.quantum.budget_pacing import BudgetPacer
 from monkey_coder.quantum.capability_profiler import Profiles
 from monkey_coder.quantum.decision_log import DecisionLog
@@ -202,3 +204,77 @@ def test_decisions_of_the_heuristic_have_no_outlook(process: Process) -> None:
     process.manager.embedder = None  # type: ignore[assignment] - broken on purpose
     process.decide()
     assert Outlook.of_event(events[0]) is None
+
+
+class Troubled(SqliteStore):
+    """A store in which some decisions are damaged, or cannot be read just now."""
+
+    damaged: frozenset[str] = frozenset()
+    away: frozenset[str] = frozenset()
+
+    def decision(self, decision_id: str) -> bytes | None:
+        if decision_id in self.away:
+            raise StoreUnavailableError("not now")
+        return b"damaged" if decision_id in self.damaged else super().decision(decision_id)
+
+
+class Heard:
+    """Takes note of outcomes."""
+
+    def __init__(self) -> None:
+        self.events: list[OutcomeEvent] = []
+
+    def on_outcomes(self, events: Any) -> None:
+        self.events += events
+
+
+@pytest.fixture
+def troubled(tmp_path: Path) -> Iterator[Troubled]:
+    opened = Troubled(tmp_path / "troubled", time.time)
+    yield opened
+    opened.close()
+
+
+def repeated(process: Process, later: Process) -> Any:
+    """A hit in one process for a decision that another one made and logged."""
+    answer = process.decide()
+    process.write()
+    hit = answer | {"decision_id": later.manager.ids.make(1)[0], "cache": "redis"}
+    reuse = Reuse(answer["decision_id"], "debugging")
+    event = DecisionEvent(hit, batch=None, row=0, distribution=np.ones(1, np.float32), duration_s=0.0, reuse=reuse)
+    later.follower.recent.on_decided([event])
+    return answer, hit
+
+
+def test_learning_goes_on_where_the_decision_that_a_hit_repeats_is_damaged(
+    process: Process, troubled: Troubled, caplog: pytest.LogCaptureFixture
+) -> None:
+    process.store = troubled
+    with engine(models=MODELS) as manager:
+        later = Process(manager, troubled)
+        answer, hit = repeated(process, later)
+        troubled.damaged = frozenset({answer["decision_id"]})
+        later.report(hit, success=False)
+        before = later.live().table.success.copy()
+        assert later.follower.step() == 1
+        assert later.follower.step() == 0
+        assert (later.live().table.success != before).any()
+        assert "repeated decision" in caplog.text
+
+
+def test_an_outcome_is_new_to_everybody_after_the_store_was_away_for_the_decision_that_it_repeats(
+    process: Process, troubled: Troubled
+) -> None:
+    process.store = troubled
+    with engine(models=MODELS) as manager:
+        later, heard = Process(manager, troubled), Heard()
+        later.follower.listeners = (heard,)
+        answer, hit = repeated(process, later)
+        troubled.away = frozenset({answer["decision_id"]})
+        later.report(hit, success=False)
+        with pytest.raises(StoreUnavailableError):
+            later.follower.step()
+        troubled.away = frozenset()
+        later.follower.step()
+        assert [event.origin for event in heard.events] == [answer["decision_id"]]
+        assert later.live().experience == {"debugging": 1.0}

@@ -284,3 +284,32 @@ async def test_following_survives_a_store_that_does_not_answer_and_wakes_when_to
         with pytest.raises(asyncio.CancelledError):
             await following
     store.close()
+
+
+class Absent(SqliteStore):
+    """A store whose decisions cannot be read at times."""
+
+    away = False
+
+    def decision(self, decision_id: str) -> bytes | None:
+        if self.away:
+            raise StoreUnavailableError("not now")
+        return super().decision(decision_id)
+
+
+def test_an_outcome_goes_on_waiting_when_the_store_is_away_at_its_turn(tmp_path: Path) -> None:
+    store = Absent(tmp_path / "store", time.time)
+    with engine(models=MODELS) as manager:
+        process = Process(manager, store)
+        process.report(process.decide(logged=False), success=False, model=DEAR.ref)
+        process.learn()
+        process.write()
+        store.away = True
+        with pytest.raises(StoreUnavailableError):
+            process.learn(after_s=1.0)
+        store.away = False
+        assert process.follower.waiting == 1
+        process.learn()
+        assert process.follower.waiting == 0
+        assert process.chance(DEAR.ref) == pytest.approx(10 * 0.9 / 11)
+    store.close()
