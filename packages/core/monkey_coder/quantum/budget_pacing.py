@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from monkey_coder.models import Preferences
 from monkey_coder.ports import BoolArray, FloatArray
+from monkey_coder.quantum.reward import MOST_WEIGHT
 
 Float64 = NDArray[np.float64]
 
@@ -225,7 +226,7 @@ def paced_weights(preferences: Sequence[Preferences], cost_weight: FloatArray, p
     paced = [
         max(float(own), pace.cost_weight)
         if stated.value_usd is not None
-        else pace.cost_weight * (stated.cost / stated.quality) / _USUAL_RATIO
+        else min(pace.cost_weight * min(stated.cost / stated.quality / _USUAL_RATIO, MOST_WEIGHT), MOST_WEIGHT)
         for stated, own in zip(preferences, cost_weight, strict=True)
     ]
     return np.array(paced, np.float32)

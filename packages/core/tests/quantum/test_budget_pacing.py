@@ -163,3 +163,9 @@ def test_requests_keep_their_own_ratio_of_cost_to_quality_and_never_pay_more_tha
     pace = Pace(1.0, 7.0, 1.0, 0.0, 0.0)
     np.testing.assert_allclose(paced_weights(stated, own, pace), [7.0, 14.0, 100.0, 7.0], rtol=1e-6)
     np.testing.assert_array_equal(paced_weights(stated, own, None), own)
+
+
+@pytest.mark.parametrize("price", [0.0, 7.0, 1e30])
+def test_preferences_of_any_size_give_finite_weights(price: float) -> None:
+    stated = [Preferences(quality=5e-324, cost=1e6, latency=0.0), Preferences(quality=1e6, cost=0.0, latency=0.0)]
+    assert np.isfinite(paced_weights(stated, np.ones(2, np.float32), Pace(1.0, price, 1.0, 0.0, 0.0))).all()
