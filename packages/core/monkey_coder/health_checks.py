@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from monkey_coder.errors import RouterError
 from monkey_coder.models import Value
 from monkey_coder.quantum.provider_manager import ProviderManager
-from monkey_coder.storage.port import Store
+from monkey_coder.storage.port import Document, Store
 
 HEALTH: Final = "provider_health"
 """Kind of the documents that hold the latest check, by provider."""
@@ -82,13 +82,16 @@ def stored_checks(store: Store) -> dict[str, Checked]:
     Raises:
         StoreUnavailableError: The store does not answer.
     """
-    found: dict[str, Checked] = {}
-    for name, document in store.documents(HEALTH).items():
-        try:
-            found[name] = Checked.model_validate_json(document.value)
-        except ValidationError as error:  # of another release: as if there were none
-            _log.warning("the health check of %s cannot be read: %s", name, error)
-    return found
+    read = {name: _read(name, document) for name, document in store.documents(HEALTH).items()}
+    return {name: checked for name, checked in read.items() if checked is not None}
+
+
+def _read(name: str, document: Document) -> Checked | None:
+    try:
+        return Checked.model_validate_json(document.value)
+    except ValidationError as error:  # of another release: as if there were none
+        _log.warning("the health check of %s cannot be read: %s", name, error)
+        return None
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ class HealthChecks:
     def _write(self, said: Mapping[str, tuple[bool, str]]) -> None:
         for name, (good, why) in said.items():
             stands = self.store.document(HEALTH, name)
-            before = 0 if stands is None else Checked.model_validate_json(stands.value).failures
+            last = None if stands is None else _read(name, stands)
+            before = 0 if last is None else last.failures
             told = Checked(at=self.wall_clock(), failures=0 if good else before + 1, said=why[:500])
             self.store.put_document(HEALTH, name, told.model_dump_json().encode(), stands.version if stands else 0)
             if (told.failures >= FAILURES) != (before >= FAILURES):
@@ -157,8 +161,9 @@ async def http_check(timeout_s: float) -> AsyncIterator[Check]:
 
         async def check(url: str) -> int:
             try:
-                return (await client.get(url)).status_code
-            except httpx.TransportError as error:
+                async with client.stream("GET", url) as answer:  # the body may be long, or have no end
+                    return answer.status_code
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise OSError(f"{type(error).__name__} {error}".strip()) from error
 
         yield check

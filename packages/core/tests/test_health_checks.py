@@ -150,6 +150,45 @@ async def test_checks_go_on_when_the_store_was_away(
             await run
 
 
+async def test_checks_go_on_over_what_another_release_wrote(store: SqliteStore, clock: SetClock) -> None:
+    store.put_document(HEALTH, "p", b'{"at": "yesterday"}', 0)
+
+    async def good(url: str) -> int:
+        return 200
+
+    with ThreadPoolExecutor(1) as executor:
+        run = asyncio.create_task(HealthChecks(store, {"p": "x"}, good, 0.01, "one", clock).run(executor))
+        await until(lambda: run.done() or "p" in stored_checks(store))
+        run.cancel()
+        with suppress(asyncio.CancelledError):
+            await run
+    assert stored_checks(store)["p"].failures == 0
+
+
+async def test_a_check_reads_no_body_and_an_address_that_cannot_be_one_is_not_reached() -> None:
+    ended = asyncio.Event()
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 x\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"4\r\nnope\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        ended.set()
+
+    async with await asyncio.start_server(endless, "127.0.0.1", 0) as server, http_check(PATIENCE_S) as check:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        assert await asyncio.wait_for(check(address), PATIENCE_S) == 200
+        await asyncio.wait_for(ended.wait(), PATIENCE_S)
+        with pytest.raises(OSError, match="InvalidURL"):
+            await check("http://a:b:c/")
+
+
 def test_an_operator_overrules_checks(clock: SetClock) -> None:
     manager = ProviderManager(REFS, clock, np.random.default_rng(0))
     manager.unhealthy(["sick"])
