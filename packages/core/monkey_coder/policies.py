@@ -63,14 +63,15 @@ class PolicyWatch:
     def look(self) -> None:
         """Serve the current policy, if it is another one than at the last look.
 
-        One that cannot be read is logged and left alone: the one before stays. So it does while the store is away.
+        One that cannot be read is logged and left alone: the one before stays. So it does while the store is away, or
+        damaged.
         """
         try:
             number = self._shelf.current()
             if number != self._seen:
                 self._take(number)
             self._away = False
-        except StoreUnavailableError as error:
+        except (StoreUnavailableError, StoreFormatError) as error:
             if not self._away:
                 _log.warning("policies cannot be looked for just now: %s", error)
             self._away = True

@@ -11,6 +11,7 @@ import pytest
 from builders import Fixed
 from colours import MODELS
 
+from monkey_coder.errors import StoreFormatError
 from monkey_coder.policies import LearnerWatch, PolicyWatch
 from monkey_coder.quantum import policy_bundle as bundles
 from monkey_coder.quantum.learner_status import SILENT_AFTER_S, Doing, LearnerStatus, StatusBoard
@@ -20,6 +21,7 @@ from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.training_pipeline import TrainedPolicy
 from monkey_coder.storage.opening import open_store
+from monkey_coder.storage.sqlite_store import SqliteStore
 
 
 @pytest.fixture
@@ -52,6 +54,23 @@ def test_the_current_policy_is_served_and_followed(tmp_path: Path, bundle: Polic
     bundles.rollback(tmp_path)
     watch.look()
     assert snapshot().policy_version == 1
+
+
+class Damaged(SqliteStore):
+    """A store whose file was damaged while it was open."""
+
+    def current_policy(self) -> int | None:
+        raise StoreFormatError("the file is damaged")
+
+
+def test_a_store_that_is_damaged_is_told_of_once_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(Damaged(tmp_path / "store", time.time)) as store:
+        watch = PolicyWatch(StoreShelf(store, time.time), live())
+        watch.look()
+        watch.look()
+    assert caplog.text.count("the file is damaged") == 1
 
 
 def test_a_damaged_policy_is_told_of_and_not_served(
