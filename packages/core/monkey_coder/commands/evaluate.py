@@ -144,7 +144,7 @@ def evaluate(
         )
         if rescore is not None:
             _check_rescore(routers, decisions)
-        _check_targets(json, decisions, plot)
+        check_targets(json, decisions, plot)
         names = _names(routers)
         prepared = prepare(plan)
         played = read_decisions(rescore, prepared) if rescore is not None else _play(prepared, names, errors)
@@ -201,8 +201,15 @@ def _check_rescore(routers: str | None, decisions: Path | None) -> None:
         raise SettingsError("--rescore reads the attempts: leave out --routers and --decisions")
 
 
-def _check_targets(*paths: Path | None) -> None:
-    """Refuse files that cannot be written before the long work, not after it."""
+def check_targets(*paths: Path | None) -> None:
+    """Refuse files that cannot be written before the long work, not after it.
+
+    Args:
+        paths: Files that are going to be written; None for those that are not asked for.
+
+    Raises:
+        SettingsError: The folder of one does not exist.
+    """
     for path in paths:
         if path is not None and not path.absolute().parent.is_dir():
             raise SettingsError(f"{path}: there is no folder {path.parent}; make it first")

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from monkey_coder.commands.evaluate import check_targets
+
 if TYPE_CHECKING:
     from monkey_coder.simulation.run import Nightly
 
@@ -42,6 +44,7 @@ def simulate(
     report: Annotated[bool, typer.Option("--report", help="Show every day.")] = False,
 ) -> None:
     """Let the engine live through simulated days with known truth, and compare it with what was possible."""
+    check_targets(plot, json)
     from monkey_coder.simulation.report import Report, seeds_from, write_json
     from monkey_coder.simulation.run import build_world, live
 

@@ -189,6 +189,15 @@ def test_the_learner_takes_part_where_it_is_asked_to(capsys: pytest.CaptureFixtu
     assert "2 days, about 4 tasks a day" in told.out
 
 
-@pytest.mark.parametrize("wrong", [["--days", "1"], ["--seeds", "0"], ["--tasks-per-day", "many"], ["--plot", "."]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--days", "1"],
+        ["--seeds", "0"],
+        ["--tasks-per-day", "many"],
+        ["--plot", "."],
+        ["--json", "no/folder/here.json"],
+    ],
+)
 def test_bad_usage_ends_with_two(wrong: list[str]) -> None:
     assert run_command(["simulate", *wrong]) == 2
