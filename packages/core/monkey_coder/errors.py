@@ -266,5 +266,15 @@ class UnknownKeyError(RouterError):
     status = HTTPStatus.NOT_FOUND
     code = "unknown_key"
 
-    def __init__(self, named: str) -> None:
-        super().__init__(f"no API key is {named!r}; `monkey-coder keys list` shows all")
+    def __init__(self, named: str, ids: Sequence[str] = ()) -> None:
+        """Say which key was meant.
+
+        Args:
+            named: The id or name that was given.
+            ids: The keys in use of that name, where there are several.
+        """
+        super().__init__(
+            f"{len(ids)} API keys are named {named!r}; say which by its id: {', '.join(ids)}"
+            if ids
+            else f"no API key is {named!r}; `monkey-coder keys list` shows all"
+        )

@@ -78,9 +78,10 @@ def test_programs_get_json(state_dir: Path) -> None:
 def test_revoking_is_by_id_or_by_a_name_that_is_clear(state_dir: Path) -> None:
     for name in ("one", "two", "two"):
         run("create", "--role", "viewer", "--name", name)
-    with pytest.raises(UnknownKeyError, match="keys list"):
+    with pytest.raises(UnknownKeyError, match="2 API keys are named 'two'") as unclear:
         run("revoke", "two")
-    with pytest.raises(UnknownKeyError, match="'three'"):
+    assert all(key.id in str(unclear.value) for key in kept(state_dir) if key.name == "two")
+    with pytest.raises(UnknownKeyError, match=r"'three'.*keys list"):
         run("revoke", "three")
     assert run("revoke", "one")[0] == 0
     first_two = next(key for key in kept(state_dir) if key.name == "two")

@@ -180,7 +180,7 @@ def _find(store: Store, named: str) -> ApiKey:
     by_id = [key for key in keys if key.id == named]
     found = by_id or [key for key in keys if key.name == named and key.revoked_at is None]
     if len(found) != 1:
-        raise UnknownKeyError(named)
+        raise UnknownKeyError(named, [key.id for key in found])
     return found[0]
 
 
