@@ -127,8 +127,9 @@ def test_models_are_added_removed_and_restored(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ({"models": {"me/x": own(), "me/y": own(latency_s=-1)}}, "models.me/y.latency_s"),
-        ({"extends": "default", "models": {"me/x": own()}}, "nothing else"),
-        ({"model": {"me/x": own()}}, "must hold `models`"),
+        ({"extends": "default", "models": {"me/x": own()}}, "holds extends; to add models, leave out all but `models`"),
+        ({"model": {"me/x": own()}}, "holds model;"),
+        ({"extends": "none"}, "must hold `models`"),
     ],
 )
 def test_a_file_with_a_mistake_adds_nothing(tmp_path: Path, content: dict[str, object], said: str) -> None:

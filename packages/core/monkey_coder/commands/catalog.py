@@ -136,8 +136,12 @@ def model_fields(text: str, origin: str) -> Mapping[str, Any]:
         CatalogError: It is no YAML, or holds something besides models.
     """
     raw = parse_yaml(text, origin)
-    if raw.pop("extends", "none") != "none" or set(raw) != {"models"} or not isinstance(raw["models"], dict):
-        raise CatalogError(f"{origin}: must hold `models`, each with all its fields, and nothing else")
+    if raw.get("extends", "none") == "none":
+        raw.pop("extends", None)
+    if others := sorted(map(str, set(raw) - {"models"})):
+        raise CatalogError(f"{origin}: holds {', '.join(others)}; to add models, leave out all but `models`")
+    if not isinstance(raw.get("models"), dict):
+        raise CatalogError(f"{origin}: must hold `models`, each with all its fields")
     models: Mapping[str, Any] = raw["models"]
     return models
 
