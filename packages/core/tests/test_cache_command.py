@@ -123,6 +123,7 @@ def test_commands_say_what_is_wrong(tmp_path: Path) -> None:
     nobody = command(state, "cache", "stats", "--url", "http://127.0.0.1:9")
     assert nobody.returncode == 1
     assert "no server answers at http://127.0.0.1:9" in nobody.stderr
+    assert "--url" in nobody.stderr
     assert command(state, "cache", "stats", "--url", "somewhere").returncode == 2
     without = command(state, "cache", "clear", "--tier", "redis")
     assert without.returncode == 2

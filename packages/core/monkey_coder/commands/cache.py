@@ -118,7 +118,9 @@ def _get(url: str, key: str | None) -> dict[str, Any]:
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, HTTPException) as error:
-        raise StoreUnavailableError(f"no server answers at {url}: {error}") from error
+        raise StoreUnavailableError(
+            f"no server answers at {url}: {error}; `monkey-coder serve` starts one, --url names another"
+        ) from error
     finally:
         connection.close()
     try:
@@ -127,6 +129,11 @@ def _get(url: str, key: str | None) -> dict[str, Any]:
         raise StoreUnavailableError(
             f"{url} answered {answer.status}, and no JSON: is it this program's server?"
         ) from error
+    if answer.status in (401, 403):
+        raise RouterError(
+            f"{url} answered {answer.status}: {told.get('detail', told)}; "
+            "give an administrator's key with --key, or in MONKEY_CODER_API_KEY"
+        )
     if answer.status != 200:
         raise RouterError(f"{url} answered {answer.status}: {told.get('detail', told)}")
     return told
