@@ -134,7 +134,7 @@ def train_value(
             if verdict.status == "diverged":
                 raise TrainingDivergedError(
                     f"what the value network adds to the lookahead: {verdict.reason}; nothing was published: "
-                    "lower the learning rate"
+                    "try another seed, or a lower learning rate (`monkey-coder policy tune --learning-rate 0.0001`)"
                 )
             if verdict.status == "converged":
                 return run.result(verdict)
