@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from monkey_coder.catalog.table import ModelTable
-from monkey_coder.errors import OutcomeTableError
+from monkey_coder.errors import OutcomeTableError, TrainingDivergedError
 from monkey_coder.models import TASK_TYPES
 from monkey_coder.quantum.logged_episodes import Attempt
 from monkey_coder.quantum.policy_bundle import PolicyBundle
@@ -156,7 +156,7 @@ class LogTrainer:
 
         Raises:
             OutcomeTableError: Too few tasks or models so far.
-            TrainingDivergedError: Training diverged; nothing should be published.
+            TrainingDivergedError: Training diverged, also without a value network; nothing should be published.
         """
         now = self._now()
         attempts = self._log.attempts(now)
@@ -165,9 +165,17 @@ class LogTrainer:
         seed = int(np.random.default_rng([self._seed, self._runs]).integers(2**31))
         options = replace(options, seed=seed, dqn=replace(options.dqn, seed=seed))
         self._runs += 1
-        trained = train(data, options, progress, control, start)
-        self._trained_at = now
         told = {**asdict(self._log.counts), "held_out": self.options.held_out, "trained_at": now}
+        try:
+            trained = train(data, options, progress, control, start)
+        except TrainingDivergedError as error:
+            if options.steps == 0:
+                raise
+            # What a value network adds to the lookahead is little; to do without costs less than to wait for more data.
+            progress("policy", 0, 1, "the value network diverged; the lookahead serves without one")
+            trained = train(data, replace(options, steps=0), progress, control, start)
+            told["value_network"] = str(error)
+        self._trained_at = now
         return Challenger(replace(trained, card={**trained.card, "log": told}))
 
     def judge(self, challenger: PolicyBundle, current: PolicyBundle | None) -> Verdict:

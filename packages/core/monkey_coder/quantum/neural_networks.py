@@ -33,6 +33,9 @@ from monkey_coder.quantum.policy_file import (
     write_policy,
 )
 
+LEAST_DEVIATION: Final = 0.05
+"""Smallest deviation that an input is scaled by; most inputs are probabilities, of which a twentieth is little."""
+
 _OPTIONAL: Final = ("attempts", "pairs", "base", "gain")
 _ACTIVATIONS: Final[Mapping[Activation, Callable[[Tensor], Tensor]]] = MappingProxyType(
     {"relu": torch.relu, "silu": nn.functional.silu, "tanh": torch.tanh}
@@ -298,7 +301,9 @@ def build_network(config: NetworkConfig, shape: NetworkShape, generator: torch.G
 def standardise_inputs(network: TwoTower, **samples: NDArray[np.floating]) -> None:
     """Make the network see its inputs with mean 0 and deviation 1, as in these samples.
 
-    An entry that never varies in the samples is hidden for good: nothing can be learned about it.
+    An entry that never varies in the samples is hidden for good: nothing can be learned about it. One that hardly varies
+    is blown up no more than a deviation of `LEAST_DEVIATION` would be: it may vary more later, a thousandfold if it
+    was measured by its noise.
 
     Args:
         network: Changed in place.
@@ -306,7 +311,8 @@ def standardise_inputs(network: TwoTower, **samples: NDArray[np.floating]) -> No
     """
     for name, rows in samples.items():
         deviation = rows.std(axis=0, dtype=np.float64)
-        scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 1e-6)
+        seen = np.maximum(deviation, LEAST_DEVIATION)
+        scale = np.divide(1.0, seen, out=np.zeros_like(deviation), where=deviation > 1e-6)
         getattr(network, f"{name}_shift").copy_(torch.as_tensor(rows.mean(axis=0, dtype=np.float64)))
         getattr(network, f"{name}_scale").copy_(torch.as_tensor(scale))
 

@@ -194,6 +194,12 @@ def test_soft_update_goes_part_of_the_way() -> None:
         torch.testing.assert_close(parameter.data, value.data)
 
 
+def test_an_input_that_hardly_varied_is_not_blown_up_when_it_does() -> None:
+    network = make()
+    standardise_inputs(network, state=np.random.default_rng(0).normal(0.5, 1e-4, (64, 5)))
+    assert 0.0 < float(network.state_scale.abs().max()) < 100.0
+
+
 def test_hard_update_copies_and_shares_nothing() -> None:
     observation, models = look()
     target, online = make(seed=1), make(seed=2)
