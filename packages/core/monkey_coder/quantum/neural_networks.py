@@ -301,9 +301,8 @@ def build_network(config: NetworkConfig, shape: NetworkShape, generator: torch.G
 def standardise_inputs(network: TwoTower, **samples: NDArray[np.floating]) -> None:
     """Make the network see its inputs with mean 0 and deviation 1, as in these samples.
 
-    An entry that never varies in the samples is hidden for good: nothing can be learned about it. One that hardly varies
-    is blown up no more than a deviation of `LEAST_DEVIATION` would be: it may vary more later, a thousandfold if it
-    was measured by its noise.
+    An entry that never varies in the samples is hidden for good: nothing can be learned about it. One that hardly
+    varies is blown up no more than a deviation of `LEAST_DEVIATION` would be: it may vary much more later.
 
     Args:
         network: Changed in place.
