@@ -18,6 +18,11 @@ _LOG = logging.getLogger(__name__)
 
 _BULK: Final = 2_000
 """Decisions a step; a longer one would keep outcomes waiting."""
+_LOT: Final = 4
+"""Rows made between two breaths."""
+_BREATH_S: Final = 1e-4
+"""Long enough for whoever waits for the interpreter to get it: rows are made in Python, and requests must not queue
+behind a thousand of them."""
 _LONGEST_PAUSE_S: Final = 5.0
 _TRIM_BUDGET_S: Final = 0.05
 
@@ -200,6 +205,8 @@ class BackgroundWriter:
                 rows.append(pending if isinstance(pending, DecisionRow) else pending())
             except Exception as error:  # noqa: BLE001 - a row that cannot be made is lost, and no other
                 self._drop(error)
+            if len(rows) % _LOT == 0:
+                time.sleep(_BREATH_S)
         return rows
 
     def _trim(self) -> bool:
