@@ -58,8 +58,9 @@ from monkey_coder.storage.last_uses import open_last_uses
 from monkey_coder.storage.port import Store
 
 FRONT_DOOR_THREADS = 4
-WORKERS_PER_STRATEGY = 1 + FRONT_DOOR_THREADS
-"""As many as there are callers at once, so that one hung strategy leaves the others their workers."""
+WORKERS_PER_STRATEGY = 3 + FRONT_DOOR_THREADS
+"""As many as there are callers at once (batcher, verifier and care of the cache, front door), so that one hung strategy
+leaves the others their workers."""
 MOST_UNWRITTEN = 10_000
 """Decisions kept in memory while the store is away; it takes a second or two of full load to make so many."""
 LAST_WRITES_S = 3.0

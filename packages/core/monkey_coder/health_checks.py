@@ -18,7 +18,6 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from monkey_coder.errors import RouterError
 from monkey_coder.models import Value
 from monkey_coder.quantum.provider_manager import ProviderManager
 from monkey_coder.storage.port import Document, Store
@@ -126,8 +125,8 @@ class HealthChecks:
                 if await loop.run_in_executor(executor, self._mine):
                     said = await asyncio.gather(*(self._ask(url) for url in self.urls.values()))
                     await loop.run_in_executor(executor, self._write, dict(zip(self.urls, said, strict=True)))
-            except RouterError as error:
-                _log.warning("health checks are put off: %s", error)
+            except Exception as error:  # noqa: BLE001 - checks that fail must not take the server with them
+                _log.warning("health checks are put off: %r", error)
             await asyncio.sleep(self.every_s)
 
     def _mine(self) -> bool:

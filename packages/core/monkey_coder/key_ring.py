@@ -144,9 +144,9 @@ class KeyRing:
             try:
                 await loop.run_in_executor(executor, self.look)
                 failing = False
-            except RouterError as error:
+            except Exception as error:  # noqa: BLE001 - whatever the store has, those known last stay good
                 if not failing:
-                    _log.warning("API keys cannot be read just now, those known last are good: %s", error)
+                    _log.warning("API keys cannot be read just now, those known last are good: %r", error)
                 failing = True
 
     def _keep(self, keys: list[ApiKey]) -> None:
@@ -157,6 +157,8 @@ class KeyRing:
             Path(fresh).replace(self._file)
         except OSError as error:
             _log.warning("API keys are not kept for a start without the store: %s", error)
+            for left in self._file.parent.glob(f"{FILE_NAME}.*"):
+                left.unlink(missing_ok=True)
 
 
 @asynccontextmanager

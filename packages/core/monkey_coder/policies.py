@@ -156,7 +156,10 @@ async def watching(executor: Executor, *looks: Callable[[], None]) -> AsyncItera
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             for each in looks:
-                await asyncio.get_running_loop().run_in_executor(executor, each)
+                try:
+                    await asyncio.get_running_loop().run_in_executor(executor, each)
+                except Exception:  # noqa: BLE001 - what serves goes on serving, whatever a look has met
+                    _log.exception("looking for what is new in the store failed")
 
     async with asyncio.TaskGroup() as jobs:
         task = jobs.create_task(look(), name="policies")

@@ -80,7 +80,10 @@ class HitTeller:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(TELL_EVERY_S)
-            await loop.run_in_executor(executor, self.tell)
+            try:
+                await loop.run_in_executor(executor, self.tell)
+            except Exception:  # noqa: BLE001 - hits that nobody is told of must not take the server with them
+                _log.exception("hits of the cache could not be told of")
 
     def _next(self) -> list[Hit]:
         untold = self._cache.untold
