@@ -28,7 +28,7 @@ run: $(READY) ## Serve on 127.0.0.1:8000 (PORT=8010, WORKERS=2)
 test: $(READY) ## Run all tests with coverage
 	scripts/system_packages redis-server prometheus
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
