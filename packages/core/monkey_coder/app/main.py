@@ -125,7 +125,7 @@ async def _open_and_settle(settings: Settings) -> AsyncIterator[Engine]:
     async with open_engine(settings) as engine:
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        gc.set_threshold(200_000, 20, 100)
         yield engine
 
 

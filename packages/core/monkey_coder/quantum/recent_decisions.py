@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Self
 
 from monkey_coder.models import TASK_TYPES, TaskType
@@ -44,35 +44,35 @@ class DecisionFacts:
 class RecentDecisions:
     """The latest decisions of this process, which are reported on before the log has them. Safe for all threads.
 
+    Few of them are ever asked for, so that what must be known of one is gathered when it is.
+
     Args:
-        size: How many to keep.
+        size: How many to keep; there may be a tenth more at times.
     """
 
-    def __init__(self, size: int = 5_000) -> None:
+    def __init__(self, size: int = 3_000) -> None:
         self._size = size
         self._lock = threading.Lock()
-        self._facts: OrderedDict[str, DecisionFacts] = OrderedDict()
+        self._events: dict[str, DecisionEvent] = {}
 
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
         """Take note of the decisions of one batch."""
-        found = [
-            (
-                event.answer["decision_id"],
-                DecisionFacts.of(
-                    task, event.answer, event.reuse.origin if event.reuse else None, Outlook.of_event(event)
-                ),
-            )
-            for event in events
-            for task in _tasks(event)
-        ]
         with self._lock:
-            self._facts.update(found)
-            while len(self._facts) > self._size:
-                self._facts.popitem(last=False)
+            self._events.update((event.answer["decision_id"], event) for event in events)
+            surplus = len(self._events) - self._size
+            if surplus > self._size // 10:
+                for oldest in list(islice(self._events, surplus)):
+                    del self._events[oldest]
 
     def get(self, decision_id: str) -> DecisionFacts | None:
         """The facts of a decision, if it is one of the latest here."""
-        return self._facts.get(decision_id)
+        event = self._events.get(decision_id)
+        if event is None:
+            return None
+        for task in _tasks(event):
+            origin = event.reuse.origin if event.reuse else None
+            return DecisionFacts.of(task, event.answer, origin, Outlook.of_event(event))
+        return None
 
 
 def _tasks(event: DecisionEvent) -> tuple[TaskType, ...]:
