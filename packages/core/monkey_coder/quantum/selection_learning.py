@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -52,6 +53,8 @@ class FollowerOptions:
         max_age_s: Outcomes that came longer ago than this are passed over.
         max_waiting: Outcomes that may wait for their decisions.
         remembered: Latest outcomes by which repeated and replaced ones are recognised.
+        breath_s: Pause after each outcome beside a running server: learning holds the interpreter, and requests that
+            want it back must not wait for a thousand outcomes.
     """
 
     poll_s: float = 0.25
@@ -61,6 +64,7 @@ class FollowerOptions:
     max_age_s: float = 7 * 86_400.0
     max_waiting: int = 50_000
     remembered: int = 100_000
+    breath_s: float = 1e-4
 
 
 @dataclass(slots=True)
@@ -142,8 +146,11 @@ class OutcomeFollower:
         """Outcomes whose decisions are not readable yet."""
         return len(self._waiting)
 
-    def step(self) -> int:
+    def step(self, breath_s: float = 0.0) -> int:
         """Take in what has come, and publish what it changes; returns how many outcomes were read.
+
+        Args:
+            breath_s: Pause after each outcome.
 
         Raises:
             StoreUnavailableError: The store does not answer; try again later.
@@ -159,6 +166,8 @@ class OutcomeFollower:
         for streamed in rows:
             self._take(streamed.row, now)
             self._position = streamed.position
+            if breath_s:
+                time.sleep(breath_s)
         self._tell()
         self.publish()
         return len(rows)
@@ -231,7 +240,7 @@ class OutcomeFollower:
         while True:
             self._wake.clear()
             try:
-                read = await loop.run_in_executor(executor, self.step)
+                read = await loop.run_in_executor(executor, self.step, self.options.breath_s)
                 failures = 0
             except RouterError as error:
                 read, failures = 0, failures + 1
