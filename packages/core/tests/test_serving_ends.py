@@ -59,3 +59,16 @@ def test_interrupted_twice_it_ends_at_once_and_without_a_traceback(tmp_path: Pat
             time.sleep(0.01)
         assert server.end(signal.SIGINT) == 128 + signal.SIGINT
         assert "Traceback" not in server.said()
+
+
+def test_web_processes_end_when_the_one_that_started_them_was_killed(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "2") as server:
+        server.end(signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", server.port)).close()
+            except ConnectionRefusedError:
+                break  # the port is free for the next
+            assert time.monotonic() < deadline
+            time.sleep(0.1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -52,6 +55,7 @@ def engine_of(request: Request) -> Engine:
 RunningEngine = Annotated[Engine, Depends(engine_of)]
 
 SWITCH_INTERVAL_S = 0.0005
+PARENT_EVERY_S = 1.0
 
 LONGEST_PATH = 200
 """Characters of an unknown path that are said back."""
@@ -126,7 +130,24 @@ async def _open_and_settle(settings: Settings) -> AsyncIterator[Engine]:
         gc.collect()
         gc.freeze()
         gc.set_threshold(200_000, 20, 100)
-        yield engine
+        async with asyncio.TaskGroup() as jobs:
+            orphaned = jobs.create_task(_end_with_parent(), name="parent")
+            try:
+                yield engine
+            finally:
+                orphaned.cancel()
+
+
+async def _end_with_parent() -> None:
+    """End, where this is one of several web processes, when the one that started them is gone.
+
+    Killed outright it cannot take them along, and they would hold the port against the next.
+    """
+    parent = multiprocessing.parent_process()
+    while parent is not None and parent.is_alive():  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(PARENT_EVERY_S)
+    if parent is not None:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _add_endpoints(api: FastAPI) -> None:
