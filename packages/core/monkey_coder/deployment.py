@@ -6,10 +6,10 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
-from tempfile import mkstemp
 from typing import Final
 
 from monkey_coder.errors import SettingsError, StoreFormatError, StoreUnavailableError
+from monkey_coder.private_file import written_beside
 from monkey_coder.settings import Settings
 from monkey_coder.storage.port import Documents
 
@@ -46,8 +46,8 @@ def deployment_secret(settings: Settings, store: Documents) -> bytes:
         return own
     if agreed is None or len(agreed.value) != SECRET_BYTES or agreed.value == own:
         return own
-    fresh = _written(settings.state_dir, agreed.value)
-    fresh.replace(settings.state_dir / FILE_NAME)
+    path = settings.state_dir / FILE_NAME
+    written_beside(path, agreed.value).replace(path)
     return agreed.value
 
 
@@ -61,7 +61,7 @@ def local_secret(state_dir: Path) -> bytes:
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            fresh = _written(state_dir, os.urandom(SECRET_BYTES))
+            fresh = written_beside(path, os.urandom(SECRET_BYTES))
             with suppress(FileExistsError):  # another process was first: its secret is everybody's
                 os.link(fresh, path)
             fresh.unlink()
@@ -77,11 +77,3 @@ def local_secret(state_dir: Path) -> bytes:
             "(decision ids made before will no longer be accepted)"
         )
     return secret
-
-
-def _written(state_dir: Path, secret: bytes) -> Path:
-    """A file with the secret that this user alone may read, under a name of its own."""
-    descriptor, name = mkstemp(prefix=f"{FILE_NAME}.", dir=state_dir)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secret)
-    return Path(name)

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import mkstemp
 from typing import Final
 
 from pydantic import ValidationError
 
 from monkey_coder.api_keys import ApiKey, Change, KeyTable, LearnedValue
 from monkey_coder.errors import RouterError, StoreFormatError, StoreUnavailableError, UnknownKeyError
+from monkey_coder.private_file import written_beside
 from monkey_coder.quantum.decision_record import DecisionRecord, decode
 from monkey_coder.quantum.outcome_record import DECIDED_MODEL, OutcomeRecord
 from monkey_coder.quantum.revealed_value import Choice, revealed_value
@@ -151,14 +150,9 @@ class KeyRing:
 
     def _keep(self, keys: list[ApiKey]) -> None:
         try:
-            descriptor, fresh = mkstemp(prefix=f"{FILE_NAME}.", dir=self._file.parent)  # readable by this user alone
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(b"\n".join(key.encode() for key in keys))
-            Path(fresh).replace(self._file)
+            written_beside(self._file, b"\n".join(key.encode() for key in keys)).replace(self._file)
         except OSError as error:
             _log.warning("API keys are not kept for a start without the store: %s", error)
-            for left in self._file.parent.glob(f"{FILE_NAME}.*"):
-                left.unlink(missing_ok=True)
 
 
 @asynccontextmanager

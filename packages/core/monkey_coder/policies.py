@@ -22,6 +22,7 @@ from monkey_coder.quantum.policy_shelf import DirectoryShelf, Shelf, StoreShelf
 from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.served_policy import ServedPolicy
 from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
+from monkey_coder.repeating import repeat
 from monkey_coder.settings import Settings
 from monkey_coder.storage.opening import open_store
 from monkey_coder.storage.port import Store
@@ -151,18 +152,9 @@ def with_policy(bundle: PolicyBundle, further: Sequence[Strategy], snapshot: Eng
 @asynccontextmanager
 async def watching(executor: Executor, *looks: Callable[[], None]) -> AsyncIterator[None]:
     """Look again and again, in a thread of the executor, until the block ends."""
-
-    async def look() -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            for each in looks:
-                try:
-                    await asyncio.get_running_loop().run_in_executor(executor, each)
-                except Exception:  # noqa: BLE001 - what serves goes on serving, whatever a look has met
-                    _log.exception("looking for what is new in the store failed")
-
+    again = repeat(executor, LOOK_EVERY_S, *looks, log=_log, failed="looking for what is new in the store failed")
     async with asyncio.TaskGroup() as jobs:
-        task = jobs.create_task(look(), name="policies")
+        task = jobs.create_task(again, name="policies")
         try:
             yield
         finally:

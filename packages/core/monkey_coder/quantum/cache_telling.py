@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from monkey_coder.ports import DecisionEvent, DecisionListener, Reuse
 from monkey_coder.quantum.cache_entry import CachedDecision
 from monkey_coder.quantum.cache_parts import Hit
 from monkey_coder.quantum.routing_cache import RoutingCache
+from monkey_coder.repeating import repeat
 
 TELL_EVERY_S: Final = 0.05
 """Longest delay of a hit on its way to the log; a crash loses no more."""
@@ -77,13 +77,7 @@ class HitTeller:
 
     async def run(self, executor: Executor) -> None:
         """Tell again and again until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(TELL_EVERY_S)
-            try:
-                await loop.run_in_executor(executor, self.tell)
-            except Exception:  # noqa: BLE001 - hits that nobody is told of must not take the server with them
-                _log.exception("hits of the cache could not be told of")
+        await repeat(executor, TELL_EVERY_S, self.tell, log=_log, failed="hits of the cache could not be told of")
 
     def _next(self) -> list[Hit]:
         untold = self._cache.untold

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -14,6 +13,7 @@ from monkey_coder.quantum.cache_entry import CachedDecision
 from monkey_coder.quantum.cache_key import CacheKey
 from monkey_coder.quantum.cache_parts import Asked, DecisionNotes
 from monkey_coder.quantum.routing_cache import RoutingCache
+from monkey_coder.repeating import repeat
 
 CHECK_EVERY_S: Final = 0.5
 MOST_AT_ONCE: Final = 16
@@ -71,13 +71,7 @@ class CacheVerifier:
 
     async def run(self, executor: Executor) -> None:
         """Check again and again until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(CHECK_EVERY_S)
-            try:
-                await loop.run_in_executor(executor, self.check)
-            except Exception:  # noqa: BLE001 - a check that fails must not take the server with it
-                _log.exception("checking cached decisions failed")
+        await repeat(executor, CHECK_EVERY_S, self.check, log=_log, failed="checking cached decisions failed")
 
 
 def plain(request: RouteRequest) -> RouteRequest:

@@ -67,16 +67,16 @@ class RecentDecisions:
     def get(self, decision_id: str) -> DecisionFacts | None:
         """The facts of a decision, if it is one of the latest here."""
         event = self._events.get(decision_id)
-        if event is None:
+        task = None if event is None else _task(event)
+        if event is None or task is None:
             return None
-        for task in _tasks(event):
-            origin = event.reuse.origin if event.reuse else None
-            return DecisionFacts.of(task, event.answer, origin, Outlook.of_event(event))
-        return None
+        return DecisionFacts.of(
+            task, event.answer, event.reuse.origin if event.reuse else None, Outlook.of_event(event)
+        )
 
 
-def _tasks(event: DecisionEvent) -> tuple[TaskType, ...]:
+def _task(event: DecisionEvent) -> TaskType | None:
     """The task type of a decision, if it is known."""
     if event.reuse is not None:
-        return (event.reuse.task,)
-    return () if event.batch is None else (TASK_TYPES[event.batch.task[event.row]],)
+        return event.reuse.task
+    return None if event.batch is None else TASK_TYPES[event.batch.task[event.row]]
