@@ -64,6 +64,7 @@ class BackgroundWriter:
         self._flush_every_s, self._trim_every_s = flush_every_s, trim_every_s
         self._queue: deque[Pending] = deque()
         self._batch: list[DecisionRow] = []  # taken from the queue, not yet written
+        self._making = 0  # 1 while a row is in neither
         self._outcomes: list[tuple[OutcomeRow, Future[Appended]]] = []
         self._lock = threading.Lock()  # guards outcomes, dropped, closed
         self._wake = threading.Event()
@@ -81,7 +82,7 @@ class BackgroundWriter:
     @property
     def waiting(self) -> int:
         """Decisions that are not written yet."""
-        return len(self._queue) + len(self._batch)
+        return len(self._queue) + self._making + len(self._batch)  # in the order in which a row moves on
 
     def put(self, row: Pending) -> None:
         """Take a decision; it is readable soon, unless `dropped` counts it."""
@@ -174,7 +175,7 @@ class BackgroundWriter:
     def _write_decisions(self) -> bool:
         """Write one bulk; False when the store did not take it, and it waits on."""
         if not self._batch:
-            self._batch = self._take()
+            self._take()
         try:
             if self._batch:
                 self._store.append_decisions(self._batch)
@@ -194,20 +195,21 @@ class BackgroundWriter:
         self._batch = []
         return True
 
-    def _take(self) -> list[DecisionRow]:
-        rows: list[DecisionRow] = []
-        while self._queue and len(rows) < _BULK:
-            try:
-                pending = self._queue.popleft()
-            except IndexError:  # `put` dropped it meanwhile
-                break
-            try:
-                rows.append(pending if isinstance(pending, DecisionRow) else pending())
-            except Exception as error:  # noqa: BLE001 - a row that cannot be made is lost, and no other
-                self._drop(error)
-            if len(rows) % _LOT == 0:
+    def _take(self) -> None:
+        """Move one bulk from the queue to the batch."""
+        while self._queue and len(self._batch) < _BULK:
+            self._making = 1
+            with suppress(IndexError):  # `put` dropped it meanwhile
+                self._make(self._queue.popleft())
+            self._making = 0
+            if len(self._batch) % _LOT == 0:
                 time.sleep(_BREATH_S)
-        return rows
+
+    def _make(self, pending: Pending) -> None:
+        try:
+            self._batch.append(pending if isinstance(pending, DecisionRow) else pending())
+        except Exception as error:  # noqa: BLE001 - a row that cannot be made is lost, and no other
+            self._drop(error)
 
     def _trim(self) -> bool:
         """Remove what is beyond the retention, for a short while; returns whether that was all."""
