@@ -315,6 +315,36 @@ def decode(payload: bytes) -> DecisionRecord:
     Raises:
         StoreFormatError: The bytes are damaged, foreign, or of another version; the message says which.
     """
+    header, numbers, marks = open_record(payload)
+    header.pop("state")
+    try:
+        stated: dict[str, Any] = header["preferences"]
+        if stated["value_usd"] is not None:  # then the weights were not given, and must not be
+            stated = {name: stated[name] for name in ("value_usd", "quality_floor", "max_cost_usd")}
+        return DecisionRecord(
+            **header
+            | {
+                "refs": tuple(header["refs"]),
+                "strategies": tuple(header["strategies"]),
+                "preferences": Preferences(**stated),
+                "budget_usd": math.inf if header["budget_usd"] is None else header["budget_usd"],
+            },
+            numbers=numbers,
+            marks=marks,
+        )
+    except (ValidationError, KeyError, TypeError) as error:
+        raise StoreFormatError(f"a logged decision cannot be read: {error}") from error
+
+
+def open_record(payload: bytes) -> tuple[dict[str, Any], FloatArray, NDArray[np.uint8]]:
+    """Open what `encode` wrote, without making a record of it: for those who need little of many.
+
+    Returns:
+        The header as JSON has it (names as in `DecisionRecord`, and the length of the state), `numbers` and `marks`.
+
+    Raises:
+        StoreFormatError: The bytes are damaged, foreign, or of another version; the message says which.
+    """
     if len(payload) < _PREFIX.size or not payload.startswith(_MAGIC):
         raise StoreFormatError("a logged decision does not begin as one; something else wrote to the decision log")
     _, version, checksum, header_bytes = _PREFIX.unpack_from(payload)
@@ -327,29 +357,17 @@ def decode(payload: bytes) -> DecisionRecord:
     if zlib.crc32(body) != checksum:
         raise StoreFormatError("a logged decision is damaged: its checksum does not fit; restore the store's backup")
     try:
-        return _read(body, header_bytes)
-    except (orjson.JSONDecodeError, ValidationError, KeyError, TypeError, ValueError) as error:
+        header: dict[str, Any] = orjson.loads(body[:header_bytes])
+        layout = Layout(len(header["refs"]), len(header["strategies"]), header["state"])
+        numbers, marks = layout.numbers, layout.marks
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise StoreFormatError(f"a logged decision cannot be read: {error}") from error
-
-
-def _read(body: memoryview, header_bytes: int) -> DecisionRecord:
-    header: dict[str, Any] = orjson.loads(body[:header_bytes])
-    layout = Layout(len(header["refs"]), len(header["strategies"]), header.pop("state"))
-    if len(body) != header_bytes + 4 * layout.numbers + layout.marks:
-        raise ValueError("its arrays have another size than its header says")
-    stated: dict[str, Any] = header["preferences"]
-    if stated["value_usd"] is not None:  # then the weights were not given, and must not be
-        stated = {name: stated[name] for name in ("value_usd", "quality_floor", "max_cost_usd")}
-    return DecisionRecord(
-        **header
-        | {
-            "refs": tuple(header["refs"]),
-            "strategies": tuple(header["strategies"]),
-            "preferences": Preferences(**stated),
-            "budget_usd": math.inf if header["budget_usd"] is None else header["budget_usd"],
-        },
-        numbers=np.frombuffer(body, "<f4", layout.numbers, header_bytes),
-        marks=np.frombuffer(body, np.uint8, layout.marks, header_bytes + 4 * layout.numbers),
+    if len(body) != header_bytes + 4 * numbers + marks:
+        raise StoreFormatError("a logged decision cannot be read: its arrays have another size than its header says")
+    return (
+        header,
+        np.frombuffer(body, "<f4", numbers, header_bytes),
+        np.frombuffer(body, np.uint8, marks, header_bytes + 4 * numbers),
     )
 
 
