@@ -15,10 +15,13 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from monkey_coder.ports import FloatArray
+from monkey_coder.quantum.text_pieces import PieceEncoder
 
 HEAD_CHARS = 2048
 TAIL_CHARS = 1024
 """Of a longer text only the head and the tail are read: that bounds the time, and tasks state their point there."""
+
+_LEAST_LENGTH = np.finfo(np.float32).tiny
 
 
 def head_and_tail(text: str) -> str:
@@ -28,31 +31,39 @@ def head_and_tail(text: str) -> str:
     return text[:HEAD_CHARS] + "\n" + text[-TAIL_CHARS:]
 
 
+def read_tokenizer() -> Tokenizer:
+    """Read the tokenizer that the `wordllama` package ships: Llama 2's byte pairs, nothing padded or cut off."""
+    tokenizer = Tokenizer.from_file(str(_package() / "tokenizers" / "l2_supercat_tokenizer_config.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _package() -> Path:
+    spec = find_spec("wordllama")
+    if spec is None or spec.origin is None:
+        raise ImportError("the package wordllama is missing: install the project's dependencies")
+    return Path(spec.origin).parent
+
+
 class StaticEmbedder:
     """Mean of static token vectors, scaled to unit length.
 
     Args:
         vectors: (vocabulary, dimensions) token vectors.
-        tokenizer: Maps text to rows of `vectors`.
+        tokenizer: Maps text to rows of `vectors`; `text_pieces` says what holds of its vocabulary.
     """
 
     def __init__(self, vectors: FloatArray, tokenizer: Tokenizer) -> None:
         self._vectors = vectors
-        self._tokenizer = tokenizer
+        self._encoder = PieceEncoder(tokenizer)
         self.dimensions = vectors.shape[1]
 
     @classmethod
     def load(cls) -> StaticEmbedder:
         """Read the weights that the `wordllama` package ships."""
-        spec = find_spec("wordllama")
-        if spec is None or spec.origin is None:
-            raise ImportError("the package wordllama is missing: install the project's dependencies")
-        root = Path(spec.origin).parent
-        tokenizer = Tokenizer.from_file(str(root / "tokenizers" / "l2_supercat_tokenizer_config.json"))
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        weights = load_file(root / "weights" / "l2_supercat_256.safetensors")["embedding.weight"]
-        return cls(np.ascontiguousarray(weights, dtype=np.float32), tokenizer)
+        weights = load_file(_package() / "weights" / "l2_supercat_256.safetensors")["embedding.weight"]
+        return cls(np.ascontiguousarray(weights, dtype=np.float32), read_tokenizer())
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """Embed texts, reading only the head and tail of long ones.
@@ -63,11 +74,11 @@ class StaticEmbedder:
         Returns:
             (len(texts), dimensions) unit vectors; all zero for a text without tokens.
         """
-        encodings = self._tokenizer.encode_batch_fast([head_and_tail(text) for text in texts], add_special_tokens=False)
         out = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        for row, encoding in enumerate(encodings):
+        for row, text in enumerate(texts):
             # A matrix product would be no quicker: the time goes into fetching the rows.
-            self._vectors.take(encoding.ids, axis=0).sum(axis=0, out=out[row])
+            rows = self._vectors.take(self._encoder.encode(head_and_tail(text)), axis=0)
+            np.add.reduce(rows, axis=0, out=out[row])
         length = np.sqrt(np.einsum("bd,bd->b", out, out))[:, None]
-        np.divide(out, length, out=out, where=length > 0)
+        out /= np.maximum(length, _LEAST_LENGTH)
         return out
