@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,11 @@ Clock = Callable[[], float]
 UNTRIED, REJECTED, ACCEPTED = 0, -1, 1
 """Values of `RouteBatch.attempts`."""
 
+HALF_TRUST_EVIDENCE: Final = 20.0
+"""Outcomes behind an estimate at which it deserves confidence one half."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class RouteBatch:
     """Everything a strategy may look at, for a batch of requests.
 
@@ -68,6 +72,22 @@ class RouteBatch:
 
     def __len__(self) -> int:
         return len(self.state)
+
+    @cached_property
+    def choices(self) -> IntArray:
+        """(B,) how many candidates each request has."""
+        return np.asarray(self.candidates.sum(axis=1))
+
+    @cached_property
+    def prior_trust(self) -> FloatArray:
+        """(B,) how far the candidates' priors can be trusted; see `trust`."""
+        return self.trust(self.evidence)
+
+    def trust(self, evidence: FloatArray) -> FloatArray:
+        """(B,) how far estimates from (B, M) outcomes can be trusted: n / (n + 20), the mean over the candidates."""
+        shares = evidence / (evidence + np.float32(HALF_TRUST_EVIDENCE))
+        mean = shares.sum(axis=1, where=self.candidates) / np.maximum(self.choices, 1)
+        return np.asarray(mean, dtype=np.float32)
 
     def take(self, rows: Sequence[int]) -> RouteBatch:
         """The same models with some of the requests."""

@@ -60,11 +60,11 @@ def objective_utility(batch: RouteBatch, objective: Objective) -> FloatArray:
     if objective.difficulty_logits:
         success = harder(success, objective.difficulty_logits * (batch.complexity - 0.5))
     if objective.good_enough is not None:
-        best = np.where(batch.candidates, success, 0.0).max(axis=1)
+        best = success.max(axis=1, where=batch.candidates, initial=0.0)
         success = np.minimum(success, np.maximum(best - objective.good_enough, batch.quality_floor)[:, None])
     cost_weight = batch.cost_weight * objective.cost_scale
     if objective.cost_extra:
-        dearest = np.where(batch.candidates, batch.cost_usd, 0.0).max(axis=1)
+        dearest = batch.cost_usd.max(axis=1, where=batch.candidates, initial=0.0)
         cost_weight = cost_weight + np.divide(
             objective.cost_extra, dearest, out=np.zeros_like(dearest), where=dearest > 0
         )

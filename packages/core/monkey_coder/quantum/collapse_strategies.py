@@ -47,16 +47,24 @@ class Ballots:
         """(S, B) confidence times reliability of the voting strategies; equal where all of them weigh nothing."""
         weights = np.where(self.voting, self.confidence * self.reliability, 0.0)
         nothing = weights.sum(axis=0) <= 0.0
-        if nothing.any():
+        if np.count_nonzero(nothing):
             weights = np.where(nothing & self.voting, 1.0, weights)
         return np.asarray(weights, dtype=np.float32)
 
     @cached_property
+    def total(self) -> FloatArray:
+        """(B,) what all voting strategies weigh together; never 0."""
+        return np.asarray(np.maximum(self.weights.sum(axis=0), 1e-12))
+
+    @cached_property
+    def voters(self) -> IntArray:
+        """(B,) how many strategies vote."""
+        return np.asarray(self.voting.sum(axis=0))
+
+    @cached_property
     def first(self) -> IntArray:
-        """(S, B) the column that each strategy puts first; as the first of `best_first`, without sorting the others."""
-        keyed = np.where(self.candidates, self.utility, -np.inf)
-        tied = keyed == keyed.max(axis=-1, keepdims=True)
-        return np.asarray(np.where(tied, self.cost_usd, np.inf).argmin(axis=-1))
+        """(S, B) the column that each strategy puts first."""
+        return foremost(np.where(self.candidates, self.utility, -np.inf), self.cost_usd)
 
     def take(self, rows: Sequence[int]) -> Ballots:
         """The ballots of some of the requests."""
@@ -106,11 +114,16 @@ NEAR: Final = 0.1
 """Regret, in successes, at which a strategy's support for the winner has fallen to 1/e."""
 
 
-def mean_utility(ballots: Ballots, weights: FloatArray) -> FloatArray:
+def mean_utility(ballots: Ballots) -> FloatArray:
     """(B, M) utilities averaged over the strategies."""
-    total = np.maximum(weights.sum(axis=0), 1e-12)
-    mean = np.einsum("sb,sbm->bm", weights, np.where(ballots.voting[:, :, None], ballots.utility, 0.0))
-    return np.asarray(mean / total[:, None], dtype=np.float32)
+    mean = np.einsum("sb,sbm->bm", ballots.weights, np.where(ballots.voting[:, :, None], ballots.utility, 0.0))
+    return np.asarray(mean / ballots.total[:, None], dtype=np.float32)
+
+
+def foremost(keyed: NDArray[np.floating], cost_usd: FloatArray) -> IntArray:
+    """(..., B) the column of the highest of (..., B, M) values, ties broken as by `best_first`."""
+    tied = keyed == keyed.max(axis=-1, keepdims=True)
+    return np.asarray(np.where(tied, cost_usd, np.inf).argmin(axis=-1))
 
 
 def best_first(utility: NDArray[np.floating], ballots: Ballots) -> IntArray:
@@ -143,28 +156,27 @@ def first_success(ballots: Ballots) -> Ranking:
 
 def weighted(ballots: Ballots) -> Ranking:
     """The mean of all opinions, weighted by confidence and reliability."""
-    mean = mean_utility(ballots, ballots.weights)
+    mean = mean_utility(ballots)
     return _ranked(best_first(mean, ballots), mean, ballots)
 
 
 def consensus(ballots: Ballots) -> Ranking:
     """The model that most strategies put first; where that is no majority, the weighted best of the tied."""
-    mean = mean_utility(ballots, ballots.weights)
+    mean = mean_utility(ballots)
     votes = _votes(ballots)
     most = votes.max(axis=1, keepdims=True)
     tied = (votes == most) & ballots.candidates
-    ahead = best_first(np.where(tied, mean, -np.inf), ballots)[:, 0]
+    ahead = foremost(np.where(tied, mean, -np.inf), ballots.cost_usd)
     return _ranked(_move_to_front(best_first(mean, ballots), ahead), mean, ballots)
 
 
 def combined(ballots: Ballots) -> Ranking:
     """Rank aggregation: models in the order of their weighted mean rank (Borda, 1784), ties by utility."""
-    weights = ballots.weights
-    mean = mean_utility(ballots, weights)
+    mean = mean_utility(ballots)
     order = best_first(ballots.utility, ballots)
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.broadcast_to(np.arange(order.shape[-1]), order.shape), axis=-1)
-    borda = np.einsum("sb,sbm->bm", weights, ranks) / np.maximum(weights.sum(axis=0), 1e-12)[:, None]
+    borda = np.einsum("sb,sbm->bm", ballots.weights, ranks) / ballots.total[:, None]
     keyed = np.where(ballots.candidates, np.round(borda, 6), np.inf)
     return _ranked(np.lexsort((ballots.cost_usd, -mean, keyed), axis=-1), mean, ballots)
 
@@ -185,26 +197,24 @@ def _decided_by(decider: IntArray, ballots: Ballots) -> Ranking:
     first = ballots.first
     agrees = (first == order[:, 0]) & ballots.voting
     confidence = ballots.confidence[decider, rows]
-    return Ranking(order, utility, confidence, decider, agrees.sum(axis=0), ballots.voting.sum(axis=0), first)
+    return Ranking(order, utility, confidence, decider, agrees.sum(axis=0), ballots.voters, first)
 
 
 def _ranked(order: IntArray, utility: FloatArray, ballots: Ballots) -> Ranking:
-    weights = ballots.weights
-    first = ballots.first
-    agrees = (first == order[:, 0]) & ballots.voting
-    share = weights * nearness(order[:, 0], first, ballots)
-    confidence = (share * ballots.confidence).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-12)
-    decider = np.where(agrees.any(axis=0), np.argmax(np.where(agrees, share, -1.0), axis=0), np.argmax(share, axis=0))
-    voters = ballots.voting.sum(axis=0)
-    return Ranking(order, utility, confidence.astype(np.float32), decider, agrees.sum(axis=0), voters, first)
+    winner, first = order[:, 0], ballots.first
+    agrees = (first == winner) & ballots.voting
+    support = agrees.sum(axis=0)
+    share = ballots.weights * nearness(winner, first, ballots)
+    confidence = np.asarray((share * ballots.confidence).sum(axis=0) / ballots.total, dtype=np.float32)
+    decider = np.where(agrees | (support == 0), share, -1.0).argmax(axis=0)
+    return Ranking(order, utility, confidence, decider, support, ballots.voters, first)
 
 
 def nearness(winner: IntArray, first: IntArray, ballots: Ballots) -> FloatArray:
     """(S, B) how near the winner comes to each strategy's own best: 1 where it is that, falling with the regret."""
     strategies, rows = np.arange(len(first))[:, None], np.arange(len(winner))
-    own = ballots.utility[strategies, rows, first]
-    got = ballots.utility[strategies, rows, winner]
-    return np.asarray(np.where(ballots.voting, np.exp(np.minimum(got - own, 0.0) / NEAR), 0.0), dtype=np.float32)
+    regret = ballots.utility[strategies, rows, first] - ballots.utility[:, rows, winner]
+    return np.asarray(np.where(ballots.voting, np.exp(-np.maximum(regret, 0.0) / NEAR), 0.0), dtype=np.float32)
 
 
 def put_first(column: IntArray, ranking: Ranking, ballots: Ballots) -> Ranking:
@@ -222,6 +232,11 @@ def _votes(ballots: Ballots) -> IntArray:
 
 def _move_to_front(order: IntArray, column: IntArray) -> IntArray:
     """Move one column of each row to the front and keep the order of the others."""
-    behind = order != column[:, None]
-    keyed = np.where(behind, np.arange(1, order.shape[1] + 1), 0)
-    return order[np.arange(len(order))[:, None], np.argsort(keyed, axis=1, kind="stable")]
+    rows = np.flatnonzero(order[:, 0] != column)
+    if not len(rows):
+        return order
+    moved = order.copy()
+    behind = order[rows] != column[rows, None]
+    moved[rows, 1:] = order[rows][behind].reshape(len(rows), -1)
+    moved[rows, 0] = column[rows]
+    return moved

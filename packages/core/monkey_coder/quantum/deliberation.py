@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from monkey_coder.ports import Deliberation, FloatArray, IntArray
 from monkey_coder.quantum.answers import Decided
 from monkey_coder.quantum.preparation import Prepared
-from monkey_coder.quantum.provider_bonus import provider_bonus
 from monkey_coder.quantum.thread_manager import ThreadOutcome
 
 
@@ -17,7 +16,7 @@ def deliberation(
     outcomes: Sequence[ThreadOutcome],
     rows: Sequence[int] | None,
     last: IntArray,
-    preferred_bonus: float,
+    bonus: FloatArray,
 ) -> Deliberation:
     """Refer to everything that led to the decisions; next to nothing is copied.
 
@@ -27,7 +26,7 @@ def deliberation(
         outcomes: What each strategy did in the fan-out, in the order of the ballots.
         rows: Where in the fan-out the requests of this batch stood; None: it was this batch.
         last: (B,) column that each session used last, -1 where there is none.
-        preferred_bonus: Successes that a preferred provider's models were worth more.
+        bonus: (B, M) what each request said for and against providers.
     """
     gated, ballots, ranking = prepared.gated, decided.ballots, decided.ranking
     return Deliberation(
@@ -38,7 +37,7 @@ def deliberation(
         budget_usd=gated.budget_usd,
         last=last,
         stays=decided.stays,
-        bonus=provider_bonus(prepared.requests, prepared.batch.table, preferred_bonus),
+        bonus=bonus,
         strategies=ballots.strategies,
         utility=ballots.utility,
         chances=tuple(_chances(outcome, rows) for outcome in outcomes),

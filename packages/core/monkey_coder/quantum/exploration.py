@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
 
@@ -76,40 +77,49 @@ def explore(
         The model served in each row with the whole distribution behind it.
     """
     rows = np.arange(len(winner))
-    decided = winner
-    if optimism is not None:
-        winner = np.where(epsilon > 0, _hopeful(winner, utility, drawable, optimism), winner)
-    distribution: FloatArray = np.zeros(utility.shape, dtype=np.float32)
-    distribution[rows, winner] = 1.0
-    if not (epsilon > 0).any():
+    if not np.count_nonzero(epsilon):
+        distribution: FloatArray = np.zeros(utility.shape, dtype=np.float32)
+        distribution[rows, winner] = 1.0
         return Served(winner, np.zeros(len(winner), dtype=np.bool_), distribution)
-    others = drawable.copy()
-    others[rows, winner] = False
-    rate = np.where(others.any(axis=1), epsilon, 0.0)
-    scaled = np.where(others, utility / TEMPERATURE, -np.inf)
-    peak = scaled.max(axis=1, keepdims=True, initial=-1e30)
-    share = np.where(others, np.exp(scaled - peak), 0.0)
-    share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-30)
-    distribution *= (1.0 - rate)[:, None]
-    distribution += share * rate[:, None]
+    decided = winner
+    others = np.where(drawable, utility, -np.inf)
+    if optimism is not None:
+        winner = np.where(epsilon > 0, _hopeful(winner, utility, others, optimism), winner)
+    others[rows, winner] = -np.inf
+    peak = others.max(axis=1, keepdims=True, initial=-1e30)
+    share = np.exp((others - peak) / TEMPERATURE)
+    total = share.sum(axis=1)  # at least 1 where there is another at all
+    rate = np.where(total > 0, epsilon, 0.0)
+    distribution = np.asarray(share * (rate / np.maximum(total, 1.0))[:, None], dtype=np.float32)
+    distribution[rows, winner] = 1.0 - rate
     draw = rng.random((2, len(winner)))
-    explored = draw[0] < rate
-    drawn = (share.cumsum(axis=1) < draw[1][:, None] * share.sum(axis=1, keepdims=True)).sum(axis=1)
-    # Rounding may carry the draw past the last candidate that has a share.
-    last = utility.shape[1] - 1 - np.argmax((share > 0)[:, ::-1], axis=1)
-    column = np.where(explored, np.minimum(drawn, last), winner)
+    exploring = np.flatnonzero(draw[0] < rate)
+    column = winner
+    if len(exploring):
+        column = winner.copy()
+        column[exploring] = _drawn(share[exploring], draw[1, exploring])
     return Served(column, column != decided, distribution)
 
 
-def _hopeful(winner: IntArray, utility: FloatArray, drawable: BoolArray, optimism: FloatArray) -> IntArray:
+def _drawn(share: FloatArray, draw: NDArray[np.float64]) -> IntArray:
+    """(B,) the column that each draw (B,) falls on, by shares (B, M) of which at least one in a row is above 0."""
+    bounds = share.cumsum(axis=1)
+    drawn = (bounds < draw[:, None] * bounds[:, -1:]).sum(axis=1)
+    # Rounding may carry the draw past the last candidate that has a share.
+    last = share.shape[1] - 1 - np.argmax((share > 0)[:, ::-1], axis=1)
+    return np.asarray(np.minimum(drawn, last))
+
+
+def _hopeful(winner: IntArray, utility: FloatArray, drawable: FloatArray, optimism: FloatArray) -> IntArray:
     """(B,) the candidate of the highest optimistic utility, where the winner has the highest utility; else the winner.
 
-    A winner that does not won for another reason, such as a quality floor.
+    A winner that does not won for another reason, such as a quality floor. `drawable` holds the utilities of what may
+    be drawn, and else minus infinity.
     """
     rows = np.arange(len(winner))
-    open_models = drawable.copy()
-    open_models[rows, winner] = True
-    best = np.where(open_models, utility, -np.inf).max(axis=1)
-    hoped = np.where(open_models, utility + optimism, -np.inf)
-    better = (utility[rows, winner] >= best) & (hoped.max(axis=1) > hoped[rows, winner])
-    return np.where(better, hoped.argmax(axis=1), winner)
+    own = utility[rows, winner]
+    hoped = drawable + optimism
+    hoped[rows, winner] = own + optimism[winner]
+    best = hoped.argmax(axis=1)
+    better = (own >= drawable.max(axis=1)) & (hoped[rows, best] > hoped[rows, winner])
+    return np.where(better, best, winner)

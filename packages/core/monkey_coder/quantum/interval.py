@@ -29,4 +29,4 @@ def wilson(
     half = np.sqrt(share * (success * (1.0 - success) + 0.25 * share)) * scale
     low = np.maximum(np.minimum(centre - half, success), 0.0)
     high = np.minimum(np.maximum(centre + half, success), 1.0)
-    return low.astype(np.float32), high.astype(np.float32)
+    return np.asarray(low, dtype=np.float32), np.asarray(high, dtype=np.float32)

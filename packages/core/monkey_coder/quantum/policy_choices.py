@@ -19,8 +19,8 @@ from monkey_coder.ports import FloatArray, IntArray, RouteBatch, Strategy
 from monkey_coder.quantum.collapse_strategies import COLLAPSES, Ballots
 from monkey_coder.quantum.decision_record import DecisionRecord
 from monkey_coder.quantum.policy_bundle import PolicyBundle
+from monkey_coder.quantum.polling import estimate
 from monkey_coder.quantum.quality_floor import apply_quality_floor
-from monkey_coder.quantum.quantum_routing_manager import estimate
 from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.served_policy import ServedPolicy
 from monkey_coder.quantum.state_encoder import encode_models

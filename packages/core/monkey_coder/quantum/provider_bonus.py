@@ -30,6 +30,8 @@ def provider_bonus(requests: Sequence[RouteRequest], table: ModelTable, preferre
     """
     bonus: FloatArray = np.zeros((len(requests), len(table)), dtype=np.float32)
     for row, request in enumerate(requests):
+        if not request.request.preferred_providers and not request.episode.attempts:
+            continue
         # Sets, not np.isin: an array of strings is as wide as the longest, which the caller chooses.
         wanted = frozenset(request.request.preferred_providers)
         failed = frozenset(a.model.partition("/")[0] for a in request.episode.attempts if a.error_type in UNREACHABLE)

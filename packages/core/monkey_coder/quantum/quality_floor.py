@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from monkey_coder.ports import IntArray, RouteBatch
+from monkey_coder.ports import BoolArray, IntArray, RouteBatch
 from monkey_coder.quantum.answers import Estimates
 from monkey_coder.quantum.collapse_strategies import Ballots, Ranking, best_first
 
@@ -26,24 +28,20 @@ def apply_quality_floor(
         The ranking, and (B,) how many candidates reach the floor; -1 where there is none.
     """
     floor = batch.quality_floor
-    reaches = (estimates.low >= floor[:, None]) & batch.candidates
-    reaching = np.where(floor > 0, reaches.sum(axis=1), -1)
-    if not (floor > 0).any():
-        return ranking, reaching
+    if not np.count_nonzero(floor):
+        return ranking, np.full(len(batch), -1)
+    reaches = acceptable(estimates, batch)
     # 2 > low + ... : any that reaches stands before any that does not, and among the former the cheaper first.
     cheap = 1.0 / (1.0 + batch.cost_usd)
     order = best_first(np.where(reaches, 2.0 + cheap, estimates.low), ballots)
     chosen = np.where((floor > 0)[:, None], order, ranking.order)
     agrees = (ranking.first == chosen[:, 0]) & ballots.voting
-    return (
-        Ranking(
-            chosen,
-            ranking.utility,
-            ranking.confidence,
-            ranking.decider,
-            agrees.sum(axis=0),
-            ranking.voters,
-            ranking.first,
-        ),
-        reaching,
-    )
+    reaching = np.where(floor > 0, reaches.sum(axis=1), -1)
+    return replace(ranking, order=chosen, support=agrees.sum(axis=0)), reaching
+
+
+def acceptable(estimates: Estimates, batch: RouteBatch) -> BoolArray:
+    """(B, M) candidates whose lower bound reaches their request's floor; all of them where it has none."""
+    if not np.count_nonzero(batch.quality_floor):
+        return batch.candidates
+    return np.asarray(batch.candidates & (estimates.low >= batch.quality_floor[:, None]))

@@ -8,7 +8,7 @@ while the engine runs comes in as one `EngineSnapshot`, taken once per batch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import urandom
 from typing import NamedTuple
@@ -22,14 +22,12 @@ from monkey_coder.ports import (
     Clock,
     DecisionEvent,
     DecisionListener,
-    FloatArray,
     RouteBatch,
     TextEmbedder,
 )
 from monkey_coder.quantum.answers import (
     Answer,
     Decided,
-    Estimates,
     degradations,
     silent_results,
     was_asked,
@@ -39,11 +37,11 @@ from monkey_coder.quantum.collapse_strategies import COLLAPSES, Ballots, put_fir
 from monkey_coder.quantum.deliberation import deliberation
 from monkey_coder.quantum.exploration import explore
 from monkey_coder.quantum.identifiers import SignedIds
-from monkey_coder.quantum.interval import wilson
 from monkey_coder.quantum.load_balancer import LoadBalancer, tell_of_deployments
+from monkey_coder.quantum.polling import Polled
 from monkey_coder.quantum.preparation import Prepared, check_names, prepare
 from monkey_coder.quantum.provider_bonus import provider_bonus
-from monkey_coder.quantum.quality_floor import apply_quality_floor
+from monkey_coder.quantum.quality_floor import acceptable, apply_quality_floor
 from monkey_coder.quantum.session_affinity import SessionMemory, stay_or_switch
 from monkey_coder.quantum.snapshot import EngineSnapshot
 from monkey_coder.quantum.thread_manager import ThreadManager, ThreadOutcome
@@ -128,7 +126,7 @@ class QuantumRoutingManager:
     def _decide_prepared(
         self, prepared: Prepared, snapshot: EngineSnapshot, started: float
     ) -> list[Answer | RouterError]:
-        left: list[int] = np.sum(prepared.batch.candidates, axis=1).tolist()
+        left: list[int] = prepared.batch.choices.tolist()
         results: list[Answer | RouterError | None] = [
             None if count else _no_candidate(prepared, row) for row, count in enumerate(left)
         ]
@@ -147,27 +145,22 @@ class QuantumRoutingManager:
     ) -> list[Answer | RouterError]:
         asked = _asked(prepared.requests, snapshot)
         outcomes = self.threads.run(
-            [snapshot.strategies[name] for name in snapshot.strategies if asked[name].any()],
+            [each for name, each in snapshot.strategies.items() if asked is None or asked[name].any()],
             prepared.batch,
             key.timeout_ms / 1e3,
             key.max_threads,
-            (lambda so_far: _all_answered(so_far, asked)) if key.first_answer_decides else None,
+            (lambda so_far: _all_answered(so_far, asked, len(prepared.requests))) if key.first_answer_decides else None,
         )
-        ballots = collect_ballots(prepared, outcomes, asked, snapshot)
-        estimates = estimate(prepared.batch, ballots, outcomes)
+        bonus = provider_bonus(prepared.requests, prepared.batch.table, snapshot.preferred_bonus)
+        polled = Polled.of(prepared.batch, outcomes, asked, bonus, snapshot.reliability)
         answers: list[Answer | RouterError | None] = [None] * len(prepared.requests)
         events: list[DecisionEvent] = []
-        for collapse, rows in _by_collapse(prepared.requests, ballots, snapshot).items():
+        for collapse, rows in _by_collapse(prepared.requests, polled.ballots, snapshot).items():
             whole = len(rows) == len(answers)
             part = prepared if whole else prepared.take(rows)
-            votes = ballots if whole else ballots.take(rows)
-            expected = estimates if whole else estimates.take(rows)
+            opinions = polled if whole else polled.take(rows)
             for row, answer in zip(
-                rows,
-                self._answer(
-                    part, votes, expected, collapse, outcomes, None if whole else rows, snapshot, started, events
-                ),
-                strict=True,
+                rows, self._answer(part, opinions, collapse, snapshot, started, events), strict=True
             ):
                 answers[row] = answer
         for row, decided in enumerate(answers):
@@ -188,28 +181,16 @@ class QuantumRoutingManager:
     def _answer(
         self,
         prepared: Prepared,
-        ballots: Ballots,
-        estimates: Estimates,
+        polled: Polled,
         collapse: CollapseName,
-        outcomes: Sequence[ThreadOutcome],
-        rows: Sequence[int] | None,
         snapshot: EngineSnapshot,
         started: float,
         events: list[DecisionEvent],
     ) -> list[Answer]:
-        batch = prepared.batch
-        ranking = COLLAPSES[collapse](ballots)
-        ranking, reaching = apply_quality_floor(ranking, ballots, estimates, batch)
-        acceptable = batch.candidates & (estimates.low >= batch.quality_floor[:, None])
+        batch, ballots, estimates = prepared.batch, polled.ballots, polled.estimates
+        ranking, reaching = apply_quality_floor(COLLAPSES[collapse](ballots), ballots, estimates, batch)
+        drawable = acceptable(estimates, batch)
         stays = np.zeros(len(batch), dtype=np.bool_)
-        sessions = [request.request.session_id for request in prepared.requests]
-        last = self.sessions.columns(sessions, batch.table)
-        if any(sessions):
-            holders = np.where(reaching == 0, batch.candidates.T, acceptable.T).T
-            winner, stays = stay_or_switch(
-                ranking.order[:, 0], last, ranking.utility, holders, prepared.gated.input_tokens, batch
-            )
-            ranking = put_first(winner, ranking, ballots)
         epsilon = np.array(
             [
                 snapshot.epsilon_of(a.task_type) if r.quantum_config.explore else 0.0
@@ -217,13 +198,21 @@ class QuantumRoutingManager:
             ],
             dtype=np.float32,
         )
-        first = ranking.order[:, 0]
+        sessions = [request.request.session_id for request in prepared.requests]
+        last = self.sessions.columns(sessions, batch.table)
+        if any(sessions):
+            holders = np.where(reaching == 0, batch.candidates.T, drawable.T).T
+            winner, stays = stay_or_switch(
+                ranking.order[:, 0], last, ranking.utility, holders, prepared.gated.input_tokens, batch
+            )
+            ranking = put_first(winner, ranking, ballots)
+            epsilon = np.where(winner == last, 0.0, epsilon)
         hope = None if snapshot.estimate is None else snapshot.estimate.of(batch.table).optimism
-        served = explore(first, ranking.utility, acceptable, np.where(first == last, 0.0, epsilon), self.rng, hope)
+        served = explore(ranking.order[:, 0], ranking.utility, drawable, epsilon, self.rng, hope)
         chosen = served.column
         if self.balancer is not None and batch.table.deployments:
             served = self.balancer.spread(
-                served, batch.table, batch.candidates, acceptable, estimates.success, estimates.high, last
+                served, batch.table, batch.candidates, drawable, estimates.success, estimates.high, last
             )
         for session, column in zip(sessions, served.column.tolist(), strict=True):
             if session:
@@ -234,13 +223,13 @@ class QuantumRoutingManager:
             (decision_id, request.episode.episode_id or decision_id)
             for decision_id, request in zip(made, prepared.requests, strict=True)
         ]
-        answers = write_answers(prepared, decided, outcomes, snapshot, ids)
+        answers = write_answers(prepared, decided, polled.outcomes, snapshot, ids)
         if served.column is not chosen:
             tell_of_deployments(answers, chosen, served.column, batch.table.refs)
         seconds = self.clock() - started
         for answer in answers:
             answer["execution_time_ms"] = round(seconds * 1e3, 3)
-        told = deliberation(prepared, decided, outcomes, rows, last, snapshot.preferred_bonus)
+        told = deliberation(prepared, decided, polled.outcomes, polled.rows, last, polled.bonus)
         events.extend(
             DecisionEvent(answer, batch, row, served.distribution[row], seconds, told)
             for row, answer in enumerate(answers)
@@ -267,65 +256,6 @@ def _sure(answer: Answer, snapshot: EngineSnapshot, batch: RouteBatch | None = N
     """The event of an answer that nothing else could have taken the place of."""
     distribution = np.array([ref == _ref(answer) for ref in snapshot.table.refs], dtype=np.float32)
     return DecisionEvent(answer, batch, row, distribution, answer["execution_time_ms"] / 1e3)
-
-
-def collect_ballots(
-    prepared: Prepared, outcomes: Sequence[ThreadOutcome], asked: dict[str, BoolArray], snapshot: EngineSnapshot
-) -> Ballots:
-    """Lay the opinions of all strategies side by side, with what each request says for and against providers."""
-    batch = prepared.batch
-    shape = (len(outcomes), len(batch), len(batch.table))
-    utility = np.zeros(shape, dtype=np.float32)
-    confidence = np.zeros(shape[:2], dtype=np.float32)
-    voting = np.zeros(shape[:2], dtype=np.bool_)
-    for row, outcome in enumerate(outcomes):
-        if outcome.scores is not None:
-            utility[row] = outcome.scores.utility
-            confidence[row] = outcome.scores.confidence
-            voting[row] = ~outcome.scores.abstains & asked[outcome.strategy]
-    utility += provider_bonus(prepared.requests, batch.table, snapshot.preferred_bonus)
-    reliability = np.array([snapshot.reliability.get(o.strategy, 1.0) for o in outcomes], dtype=np.float32)
-    never = len(outcomes)
-    return Ballots(
-        strategies=tuple(outcome.strategy for outcome in outcomes),
-        utility=utility,
-        confidence=confidence,
-        reliability=np.repeat(reliability[:, None], len(batch), axis=1),
-        voting=voting,
-        arrival=np.array([never if o.arrival is None else o.arrival for o in outcomes], dtype=np.int64),
-        candidates=batch.candidates,
-        cost_usd=batch.cost_usd,
-    )
-
-
-def estimate(batch: RouteBatch, ballots: Ballots, outcomes: Sequence[ThreadOutcome]) -> Estimates:
-    """Combine the strategies' calibrated P(success); where none has one, the prior of the catalog stands.
-
-    Args:
-        batch: For priors.
-        ballots: For weights.
-        outcomes: In the order of the ballots.
-    """
-    success, evidence = batch.success, batch.evidence
-    heard = [
-        (weight, outcome.scores.success, batch.evidence if outcome.scores.evidence is None else outcome.scores.evidence)
-        for weight, outcome in zip(ballots.weights, outcomes, strict=True)
-        if outcome.scores is not None and outcome.scores.success is not None and weight.any()
-    ]
-    if heard:
-        total = np.sum([weight for weight, _, _ in heard], axis=0)
-        known, scale = (total > 0)[:, None], np.maximum(total, 1e-12)[:, None]
-        success = np.where(known, _weighted_sum([(weight, chances) for weight, chances, _ in heard]) / scale, success)
-        evidence = np.where(known, _weighted_sum([(weight, behind) for weight, _, behind in heard]) / scale, evidence)
-    success = np.minimum(np.maximum(success, 0.0), 1.0)  # np.clip takes three times as long for small arrays
-    low, high = wilson(success, evidence)
-    return Estimates(success, low, high)
-
-
-def _weighted_sum(parts: Sequence[tuple[FloatArray, FloatArray]]) -> FloatArray:
-    """(B, M) the sum of weights (B,) times values (B, M); what is worth nothing may be no number at all."""
-    weighted = [weight[:, None] * np.where((weight > 0)[:, None], values, 0.0) for weight, values in parts]
-    return np.asarray(np.sum(weighted, axis=0), dtype=np.float32)
 
 
 def _ref(answer: Answer) -> str:
@@ -355,20 +285,21 @@ def _fan_out_key(request: RouteRequest, snapshot: EngineSnapshot) -> _FanOutKey:
     return _FanOutKey(options.timeout_ms, options.max_threads, first)
 
 
-def _asked(requests: Sequence[RouteRequest], snapshot: EngineSnapshot) -> dict[str, BoolArray]:
-    """(B,) for each strategy: whether a request wants its opinion."""
+def _asked(requests: Sequence[RouteRequest], snapshot: EngineSnapshot) -> dict[str, BoolArray] | None:
+    """(B,) for each strategy: whether a request wants its opinion; None: all requests want them all."""
     named = [request.quantum_config.strategies for request in requests]
     if not any(named):
-        return dict.fromkeys(snapshot.strategies, np.ones(len(requests), dtype=np.bool_))
+        return None
     return {name: np.array([was_asked(names, name) for names in named], dtype=np.bool_) for name in snapshot.strategies}
 
 
-def _all_answered(so_far: Sequence[ThreadOutcome], asked: dict[str, BoolArray]) -> bool:
+def _all_answered(so_far: Sequence[ThreadOutcome], asked: Mapping[str, BoolArray] | None, requests: int) -> bool:
     """Whether every request has an opinion from somebody it asked."""
-    answered = np.zeros(len(next(iter(asked.values()))), dtype=np.bool_)
+    answered = np.zeros(requests, dtype=np.bool_)
     for outcome in so_far:
         if outcome.scores is not None:
-            answered |= ~outcome.scores.abstains & asked[outcome.strategy]
+            opinions = ~outcome.scores.abstains
+            answered |= opinions if asked is None else opinions & asked[outcome.strategy]
     return bool(answered.all())
 
 
@@ -376,7 +307,7 @@ def _by_collapse(
     requests: Sequence[RouteRequest], ballots: Ballots, snapshot: EngineSnapshot
 ) -> dict[CollapseName, list[int]]:
     rows: dict[CollapseName, list[int]] = {}
-    voters: list[int] = np.sum(ballots.voting, axis=0).tolist()
+    voters: list[int] = ballots.voters.tolist()
     for row, (request, votes) in enumerate(zip(requests, voters, strict=True)):
         if votes:
             rows.setdefault(_collapse_of(request, snapshot), []).append(row)

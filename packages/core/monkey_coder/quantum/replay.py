@@ -19,8 +19,8 @@ from monkey_coder.ports import IntArray, RouteBatch, Scores
 from monkey_coder.quantum.collapse_strategies import COLLAPSES, Ballots
 from monkey_coder.quantum.decision_record import DecisionRecord
 from monkey_coder.quantum.flip_points import NOBODY, Variants
-from monkey_coder.quantum.quality_floor import apply_quality_floor
-from monkey_coder.quantum.quantum_routing_manager import estimate
+from monkey_coder.quantum.polling import estimate
+from monkey_coder.quantum.quality_floor import acceptable, apply_quality_floor
 from monkey_coder.quantum.session_affinity import NO_SESSION, stay_or_switch
 from monkey_coder.quantum.snapshot import EngineSnapshot
 from monkey_coder.quantum.state_encoder import ENCODING_VERSION, StateLayout, encode_preferences
@@ -110,8 +110,7 @@ class Replay:
         winner = ranking.order[:, 0]
         if self.record.last != NO_SESSION:
             held = self._index.get(self.record.refs[self.record.last], NO_SESSION)
-            acceptable = batch.candidates & (estimates.low >= batch.quality_floor[:, None])
-            holders = np.where(reaching == 0, batch.candidates.T, acceptable.T).T
+            holders = np.where(reaching == 0, batch.candidates.T, acceptable(estimates, batch).T).T
             # The price of a session moves with that of its model.
             tokens = self.record.input_tokens * variants.session_price[rows]
             winner, _ = stay_or_switch(

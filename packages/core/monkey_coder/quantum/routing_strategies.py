@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import numpy as np
 
-from monkey_coder.ports import REJECTED, FloatArray, RouteBatch, Scores, Strategy
+from monkey_coder.ports import REJECTED, RouteBatch, Scores, Strategy
 from monkey_coder.quantum.advanced_model_selector import (
     BALANCED,
     COST_EFFICIENT,
@@ -27,9 +28,6 @@ from monkey_coder.quantum.outcome_memory import OutcomeMemory
 from monkey_coder.quantum.reward import utility
 from monkey_coder.quantum.served_policy import ServedPolicy
 from monkey_coder.quantum.state_encoder import StateLayout
-
-HALF_TRUST_EVIDENCE: Final = 20.0
-"""Outcomes behind a prior at which it deserves confidence one half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class ObjectiveStrategy:
         """Score every candidate; never abstains, for every model has a prior."""
         return Scores(
             utility=objective_utility(batch, self.objective),
-            confidence=prior_confidence(batch),
+            confidence=batch.prior_trust,
             abstains=np.zeros(len(batch), dtype=np.bool_),
         )
 
@@ -81,7 +79,7 @@ class DqnStrategy:
         evidence = valuation.estimate.evidence
         return Scores(
             utility=valuation.q,
-            confidence=trust(evidence, batch),
+            confidence=batch.trust(evidence),
             abstains=valuation.estimate.far & (batch.attempts_left <= 1),
             success=valuation.success,
             evidence=evidence,
@@ -123,7 +121,7 @@ class MemoryStrategy:
         recall = self.memory.recall(batch.embedding, marks, batch.table.refs, expected, rejected, noise)
         return Scores(
             utility=utility(recall.success, cost_usd, batch.latency_s, batch.cost_weight, batch.latency_weight),
-            confidence=trust(recall.evidence, batch),
+            confidence=batch.trust(recall.evidence),
             abstains=recall.far | planned,
             success=recall.success,
             evidence=np.maximum(recall.evidence, 1.0),
@@ -132,23 +130,19 @@ class MemoryStrategy:
 
 def abstention(batch: RouteBatch) -> Scores:
     """No opinion on any request."""
-    return Scores(
-        utility=np.zeros(batch.candidates.shape, dtype=np.float32),
-        confidence=np.zeros(len(batch), dtype=np.float32),
-        abstains=np.ones(len(batch), dtype=np.bool_),
+    return _no_opinion(len(batch), len(batch.table))
+
+
+@lru_cache(maxsize=256)
+def _no_opinion(requests: int, models: int) -> Scores:
+    scores = Scores(
+        utility=np.zeros((requests, models), dtype=np.float32),
+        confidence=np.zeros(requests, dtype=np.float32),
+        abstains=np.ones(requests, dtype=np.bool_),
     )
-
-
-def prior_confidence(batch: RouteBatch) -> FloatArray:
-    """(B,) how far the candidates' priors can be trusted."""
-    return trust(batch.evidence, batch)
-
-
-def trust(evidence: FloatArray, batch: RouteBatch) -> FloatArray:
-    """(B,) how far estimates that rest on (B, M) outcomes can be trusted: n / (n + 20), mean over the candidates."""
-    shares = evidence / (evidence + HALF_TRUST_EVIDENCE)
-    count = np.maximum(batch.candidates.sum(axis=1), 1)
-    return np.asarray(np.where(batch.candidates, shares, 0.0).sum(axis=1) / count, dtype=np.float32)
+    for values in (scores.utility, scores.confidence, scores.abstains):
+        values.setflags(write=False)  # for they are shared
+    return scores
 
 
 def configured_strategies(

@@ -59,7 +59,11 @@ class EngineSnapshot:
 
     def epsilon_of(self, task: TaskType) -> float:
         """Probability of exploring in a task type, its experience considered."""
-        return decayed(self.epsilon.get(task, 0.0), self.experience.get(task, 0.0))
+        return self._epsilons[task]
+
+    @cached_property
+    def _epsilons(self) -> Mapping[TaskType, float]:
+        return {task: decayed(self.epsilon.get(task, 0.0), self.experience.get(task, 0.0)) for task in TASK_TYPES}
 
     @cached_property
     def model_features(self) -> FloatArray:

@@ -15,14 +15,14 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from monkey_coder.models import ThreadStatus
-from monkey_coder.ports import Clock, RouteBatch, Scores, Strategy
+from monkey_coder.ports import Clock, FloatArray, RouteBatch, Scores, Strategy
 from monkey_coder.quantum.daemon_pool import DaemonPool
 
 LEGAL: Final[Mapping[ThreadStatus, frozenset[ThreadStatus]]] = {
@@ -59,6 +59,8 @@ class ThreadOutcome:
 
 class QuantumThread:
     """One strategy's work on one batch. All methods are safe to call from any thread."""
+
+    __slots__ = ("_clock", "_ended", "_error", "_lock", "_returned", "_scores", "_started", "_status", "strategy")
 
     def __init__(self, strategy: Strategy, clock: Clock) -> None:
         self.strategy = strategy
@@ -143,7 +145,7 @@ def require_countable(scores: Scores, batch: RouteBatch) -> None:
             continue
         if values.shape != shape:
             raise ValueError(f"{name} has shape {values.shape}, expected {shape}")
-        if math.isfinite(values.sum()):  # one pass; entries that are no finite numbers leave no finite sum
+        if _finite(values):
             continue
         odd = ~np.isfinite(values)
         if (odd & batch.candidates & ~scores.abstains[:, None]).any():
@@ -151,8 +153,13 @@ def require_countable(scores: Scores, batch: RouteBatch) -> None:
     for name, each in (("confidence", scores.confidence), ("abstains", scores.abstains)):
         if each.shape != shape[:1]:
             raise ValueError(f"{name} has shape {each.shape}, expected {shape[:1]}")
-    if not math.isfinite(scores.confidence.sum()) and not np.isfinite(scores.confidence[~scores.abstains]).all():
+    if not _finite(scores.confidence) and not np.isfinite(scores.confidence[~scores.abstains]).all():
         raise ValueError("confidence holds entries that are no finite numbers")
+
+
+def _finite(values: FloatArray) -> bool:
+    """Whether all entries surely are finite numbers; the sum of their squares is the quickest to tell."""
+    return math.isfinite(np.vdot(values, values))
 
 
 def is_instant(strategy: Strategy) -> bool:
@@ -290,8 +297,7 @@ class ThreadManager:
             self._pool.submit(fan_out.run_lane)
         fan_out.run_instant()
         fan_out.wait(timeout_s)
-        for thread in threads:
-            self._settle(thread, asked=thread in able or thread in instant, satisfied=fan_out.satisfied)
+        self._settle(threads, asked={id(thread) for thread in (*instant, *able)}, satisfied=fan_out.satisfied)
         arrival = {id(thread): rank for rank, thread in enumerate(fan_out.arrived)}
         return [thread.outcome(arrival.get(id(thread))) for thread in threads]
 
@@ -326,16 +332,24 @@ class ThreadManager:
             slot.benched_until = now + slot.bench_s
             return True
 
-    def _settle(self, thread: QuantumThread, *, asked: bool, satisfied: bool) -> None:
-        thread.move("CANCELLED" if asked and satisfied else "TIMEOUT")
+    def _settle(self, threads: Sequence[QuantumThread], asked: Container[int], satisfied: bool) -> None:
+        """Bring all threads to a final status, and note who overran; `asked` holds the ids of those that could run."""
         with self._lock:
-            slot = self._slots.setdefault(thread.strategy.name, _Slot())
-            if thread.started and not thread.returned and thread.status != "SUCCESS":
-                slot.abandoned.append(thread)
-            if thread.status == "SUCCESS":
+            for thread in threads:
+                thread.move("CANCELLED" if satisfied and id(thread) in asked else "TIMEOUT")
+                self._note(thread)
+
+    def _note(self, thread: QuantumThread) -> None:
+        name, status = thread.strategy.name, thread.status
+        if status == "SUCCESS":
+            if (slot := self._slots.get(name)) is not None:
                 slot.timeouts_in_a_row, slot.benched_until, slot.bench_s = 0, None, 0.0
-            elif thread.status == "TIMEOUT" and thread.started:
-                slot.timeouts_in_a_row += 1
-                if slot.timeouts_in_a_row >= self.rules.after_timeouts:
-                    slot.bench_s = min(max(self.rules.first_s, 2.0 * slot.bench_s), self.rules.longest_s)
-                    slot.benched_until = self.clock() + slot.bench_s
+            return
+        slot = self._slots.setdefault(name, _Slot())
+        if thread.started and not thread.returned:
+            slot.abandoned.append(thread)
+        if status == "TIMEOUT" and thread.started:
+            slot.timeouts_in_a_row += 1
+            if slot.timeouts_in_a_row >= self.rules.after_timeouts:
+                slot.bench_s = min(max(self.rules.first_s, 2.0 * slot.bench_s), self.rules.longest_s)
+                slot.benched_until = self.clock() + slot.bench_s

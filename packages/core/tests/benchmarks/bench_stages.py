@@ -37,9 +37,10 @@ from monkey_coder.quantum.exploration import explore
 from monkey_coder.quantum.gates import apply_gates
 from monkey_coder.quantum.metrics_collector import MetricsCollector
 from monkey_coder.quantum.performance_monitor import PerformanceMonitor
+from monkey_coder.quantum.polling import collect_ballots, estimate
 from monkey_coder.quantum.preparation import check_names, prepare
+from monkey_coder.quantum.provider_bonus import provider_bonus
 from monkey_coder.quantum.quality_floor import apply_quality_floor
-from monkey_coder.quantum.quantum_routing_manager import collect_ballots, estimate
 from monkey_coder.quantum.text_marks import text_marks
 from monkey_coder.settings import Settings
 
@@ -71,13 +72,13 @@ def stages_of(core: Core, bodies: Sequence[bytes]) -> Stages:
     batch = prepared.batch
     rejected = batch.attempts == REJECTED
     strategies = list(snapshot.strategies.values())
-    asked = {name: np.ones(len(batch), dtype=np.bool_) for name in snapshot.strategies}
+    bonus = provider_bonus(requests, table, snapshot.preferred_bonus)
 
     def fan_out() -> Any:
         return manager.threads.run(strategies, batch, 1.0)
 
     outcomes = fan_out()
-    ballots = collect_ballots(prepared, outcomes, asked, snapshot)
+    ballots = collect_ballots(batch, outcomes, None, bonus, snapshot.reliability)
     estimates = estimate(batch, ballots, outcomes)
     ranking, reaching = apply_quality_floor(COLLAPSES[snapshot.collapse](ballots), ballots, estimates, batch)
     epsilon = np.full(len(batch), 0.02, dtype=np.float32)
@@ -101,7 +102,7 @@ def stages_of(core: Core, bodies: Sequence[bytes]) -> Stages:
         ("prepare, the whole from analyse to encode", lambda: prepare(requests, snapshot, manager.embedder)),
         ("strategies, one after the other", lambda: [strategy.score(batch) for strategy in strategies]),
         ("fan-out, strategies included", fan_out),
-        ("collect ballots", lambda: collect_ballots(prepared, outcomes, asked, snapshot)),
+        ("collect ballots", lambda: collect_ballots(batch, outcomes, None, bonus, snapshot.reliability)),
         ("estimate", lambda: estimate(batch, ballots, outcomes)),
         *((f"collapse: {name}", lambda c=collapse: c(ballots)) for name, collapse in COLLAPSES.items()),
         ("explore", lambda: explore(ranking.order[:, 0], ranking.utility, batch.candidates, epsilon, rng)),

@@ -214,7 +214,7 @@ def test_weighted_is_the_mean_by_confidence_and_reliability() -> None:
     assert weighted(ballots).utility[0] == pytest.approx([0.75, 0.25, 0.6])
     assert weighted(ballots).order.tolist() == [[0, 2, 1]]
     distrusted = replace(ballots, reliability=np.float32([[0.1], [1.0]]))
-    assert mean_utility(distrusted, distrusted.weights)[0] == pytest.approx([0.09 / 0.39, 0.3 / 0.39, 0.6])
+    assert mean_utility(distrusted)[0] == pytest.approx([0.09 / 0.39, 0.3 / 0.39, 0.6])
     assert weighted(distrusted).order[0, 0] == 1
 
 

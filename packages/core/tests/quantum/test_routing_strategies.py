@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from builders import route_batch
 
-from monkey_coder.quantum.routing_strategies import objective_strategies, prior_confidence
+from monkey_coder.quantum.routing_strategies import objective_strategies
 
 BATCH = {"success": [[0.9, 0.8, 0.4]], "cost_usd": [[0.05, 0.01, 0.001]], "latency_s": [[8.0, 2.0, 1.0]]}
 
@@ -55,13 +55,13 @@ def test_they_disagree_where_their_objectives_do() -> None:
 
 
 def test_confidence_grows_with_the_outcomes_behind_the_priors() -> None:
-    sure = [float(prior_confidence(route_batch([[0.5]], evidence=n))[0]) for n in (0.0, 20.0, 180.0)]
+    sure = [float(route_batch([[0.5]], evidence=n).prior_trust[0]) for n in (0.0, 20.0, 180.0)]
     assert sure == pytest.approx([0.0, 0.5, 0.9])
 
 
 def test_confidence_looks_at_candidates_alone() -> None:
     batch = route_batch([[0.5, 0.5]], candidates=[[True, False]], evidence=20.0)
     batch.evidence[0, 1] = 1e9
-    assert prior_confidence(batch)[0] == pytest.approx(0.5)
+    assert batch.prior_trust[0] == pytest.approx(0.5)
     nobody = route_batch([[0.5]], candidates=[[False]])
-    assert prior_confidence(nobody)[0] == 0.0
+    assert nobody.prior_trust[0] == 0.0
