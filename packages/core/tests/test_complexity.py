@@ -216,6 +216,11 @@ class TestAnyPrompt:
     def test_odd_characters_do_no_harm(self, prompt: str) -> None:
         assert 0.0 <= read(prompt).complexity <= 1.0
 
+    @given(words | st.text(alphabet=st.characters(codec="ascii"), min_size=1, max_size=80))
+    def test_a_character_beyond_ascii_changes_no_other_word(self, prompt: str) -> None:
+        plain, odd = read(prompt), read(prompt + " →")
+        assert (odd.task_type, odd.context_type, odd.evidence) == (plain.task_type, plain.context_type, plain.evidence)
+
     def test_other_processes_agree(self) -> None:
         prompt = "Design a distributed cache: fix races, test it, document it, keep latency low, migrate data safely"
         code = (

@@ -11,7 +11,6 @@ The weights are judgements, not fits: no outcome table was used to choose them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from monkey_coder.models import TASK_TYPES, TaskType
@@ -354,10 +353,10 @@ def _build() -> Vocabulary:
                 rows.append([TASK_TYPES.index(kind or "general"), votes, hard, 0])
     topic, votes_of, hard_of, easy_of = zip(*rows, strict=True)
     return Vocabulary(
-        words=MappingProxyType(words),
-        phrases=MappingProxyType(phrases),
+        words=words,
+        phrases=phrases,
         heads=frozenset(first for first, _ in phrases),
-        stems=MappingProxyType(stems),
+        stems=stems,
         topic=topic,
         votes=votes_of,
         hard=hard_of,

@@ -40,6 +40,14 @@ ENCODING_VERSION: Final = 2
 TASK_INDEX: Final = {name: index for index, name in enumerate(TASK_TYPES)}
 CONTEXT_INDEX: Final = {name: index for index, name in enumerate(CONTEXT_TYPES)}
 
+_TASK: Final = MARKS
+_CONTEXT: Final = _TASK + len(TASK_TYPES)
+_COMPLEXITY: Final = _CONTEXT + len(CONTEXT_TYPES)
+_TOKENS: Final = _COMPLEXITY + 1
+_ATTEMPTS: Final = _TOKENS + 2
+_PREFERENCES: Final = _ATTEMPTS + 5
+_SIZE: Final = _PREFERENCES + 3
+
 
 @dataclass(frozen=True, slots=True)
 class StateLayout:
@@ -55,37 +63,37 @@ class StateLayout:
     @property
     def task(self) -> int:
         """One-hot task type."""
-        return self.marks + MARKS
+        return self.dimensions + _TASK
 
     @property
     def context(self) -> int:
         """One-hot context type."""
-        return self.task + len(TASK_TYPES)
+        return self.dimensions + _CONTEXT
 
     @property
     def complexity(self) -> int:
         """Complexity score, 1 entry."""
-        return self.context + len(CONTEXT_TYPES)
+        return self.dimensions + _COMPLEXITY
 
     @property
     def tokens(self) -> int:
         """Input and output tokens, 2 entries."""
-        return self.complexity + 1
+        return self.dimensions + _TOKENS
 
     @property
     def attempts(self) -> int:
         """Summary of the attempts so far, 5 entries."""
-        return self.tokens + 2
+        return self.dimensions + _ATTEMPTS
 
     @property
     def preferences(self) -> int:
         """Scaled cost weight, scaled latency weight and quality floor, 3 entries."""
-        return self.attempts + 5
+        return self.dimensions + _PREFERENCES
 
     @property
     def size(self) -> int:
         """Length S of the state vector."""
-        return self.preferences + 3
+        return self.dimensions + _SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +179,11 @@ def encode_preferences(
     Returns:
         (B, 3).
     """
-    return np.stack(
-        [np.arcsinh(cost_weight * cost_ref), np.arcsinh(latency_weight * latency_ref), quality_floor],
-        axis=1,
-        dtype=np.float32,
-        casting="same_kind",
-    )
+    out = np.empty((len(quality_floor), 3), dtype=np.float32)
+    out[:, 0] = np.arcsinh(cost_weight * cost_ref)
+    out[:, 1] = np.arcsinh(latency_weight * latency_ref)
+    out[:, 2] = quality_floor
+    return out
 
 
 def encode_attempts(attempts: NDArray[np.int8], spent_usd: NDArray[np.float64], success: FloatArray) -> FloatArray:

@@ -10,6 +10,7 @@ All but the number of characters is read from the head and tail of a long text (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -46,7 +47,8 @@ MOST_WORD: Final = 8.0
 MARKS: Final = 2 * len(BYTE_CLASSES) + len(WORDS) + 5
 """How many marks there are."""
 
-_MEMBERSHIP: Final = np.array([[byte in members for members in BYTE_CLASSES] for byte in range(256)], np.float32)
+_CLASS: Final = bytes([next((c for c, of in enumerate(BYTE_CLASSES) if byte in of), 255) for byte in range(256)])
+_EACH_CLASS: Final = tuple(bytes([number]) for number in range(len(BYTE_CLASSES)))
 
 
 def text_marks(texts: Sequence[str]) -> FloatArray:
@@ -62,25 +64,27 @@ def text_marks(texts: Sequence[str]) -> FloatArray:
     if not texts:
         return out
     windows = [head_and_tail(text) for text in texts]
-    encoded = [window.encode("utf-8", "replace") for window in windows]
-    lengths = np.array([len(data) for data in encoded])
-    classes = len(BYTE_CLASSES)
-    counts = _byte_counts(encoded, lengths) @ _MEMBERSHIP
-    np.log1p(counts, out=out[:, :classes])
-    np.divide(counts, lengths[:, None] + 1.0, out=out[:, classes : 2 * classes])
+    read = np.array([_numbers(text, window) for text, window in zip(texts, windows, strict=True)])
+    size, counts, classes = read[:, :1], read[:, 1:-5], len(BYTE_CLASSES)
     lowered = [window[:WORD_CHARS].lower() for window in windows]
-    out[:, 2 * classes : -5] = [[word in text for word in WORDS] for text in lowered]
-    words = np.array([window.count(" ") + 1 for window in windows])
-    out[:, -5] = np.log1p([len(text) for text in texts])
-    out[:, -4] = np.log(words)
-    out[:, -3] = np.minimum((lengths + 1.0) / words / 8.0, MOST_WORD)
-    out[:, -2] = ["?" in text[-END_CHARS:] for text in texts]
-    out[:, -1] = [text.endswith((".", ":")) for text in texts]
+    found = b"".join([bytes([word in text for word in WORDS]) for text in lowered])
+    out[:, :classes] = np.log1p(counts.astype(np.float32))
+    out[:, classes : 2 * classes] = counts / (size + 1.0)
+    out[:, 2 * classes : -5] = np.frombuffer(found, np.uint8).reshape(-1, len(WORDS))
+    out[:, -5:] = read[:, -5:]
     return out
 
 
-def _byte_counts(encoded: Sequence[bytes], lengths: np.ndarray[tuple[int], np.dtype[np.int64]]) -> FloatArray:
-    """(B, 256) how often each byte is in each text."""
-    rows = np.repeat(np.arange(len(encoded)) * 256, lengths)
-    placed = rows + np.frombuffer(b"".join(encoded), np.uint8)
-    return np.bincount(placed, minlength=256 * len(encoded)).reshape(-1, 256).astype(np.float32)
+def _numbers(text: str, window: str) -> tuple[float, ...]:
+    """How many bytes the window has, how many of each class, and the last five marks."""
+    data = window.encode("utf-8", "replace")
+    words = window.count(" ") + 1
+    return (
+        len(data),
+        *map(data.translate(_CLASS).count, _EACH_CLASS),
+        math.log1p(len(text)),
+        math.log(words),
+        min((len(data) + 1.0) / words / 8.0, MOST_WORD),
+        "?" in text[-END_CHARS:],
+        text.endswith((".", ":")),
+    )
