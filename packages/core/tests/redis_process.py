@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from servers import free_port
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 """What the docs ask for."""

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,11 +51,27 @@ class Server:
         return self.process.wait(PATIENCE_S)
 
 
+_RESERVED: list[socket.socket] = []
+"""Bound until this process ends. A server with `SO_REUSEADDR`, which all of ours set, may listen there all the same,
+but nobody is given such a port by chance: neither another test process nor an outgoing connection."""
+
+
 def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free, and stays so until somebody listens on it on purpose."""
+    holder = socket.socket()
+    _RESERVED.append(holder)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port: int = holder.getsockname()[1]
+    return port
+
+
+def eventually(holds: Callable[[], object], what: str | Callable[[], str] = "waited in vain") -> None:
+    """Wait until a condition holds; what to say if it never does may be made then."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
+        time.sleep(0.02)
 
 
 def environment(state_dir: Path, settings: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -111,7 +127,10 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) ->
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the server ended with {process.returncode}:\n{log.read_text()}"
         with suppress(httpx.TransportError):
-            if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code in (200, 401):  # it may ask for a token
+            if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code in (
+                200,
+                401,
+            ):  # it may ask for a token
                 return
         time.sleep(0.02)
     raise AssertionError(f"the server was not ready within {PATIENCE_S} s:\n{log.read_text()}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from servers import PATIENCE_S, serving
+from servers import PATIENCE_S, eventually, serving
 
 from monkey_coder.quantum.circuit_breaker import BreakerOptions
 
@@ -59,14 +59,6 @@ def excluded(client: httpx.Client) -> set[str]:
     return {each["model"] for each in ask(client).raise_for_status().json()["excluded"]}
 
 
-def seconds_until(happened: Callable[[], bool]) -> float:
-    started = time.monotonic()
-    while not happened():
-        assert time.monotonic() - started < PATIENCE_S
-        time.sleep(0.01)
-    return time.monotonic() - started
-
-
 def test_both_open_share_their_probes_and_close(pair: Pair) -> None:
     first, second = pair
     answer = ask(first).raise_for_status().json()
@@ -74,10 +66,10 @@ def test_both_open_share_their_probes_and_close(pair: Pair) -> None:
     for number in range(OPTIONS.failures):
         tell(pair[number % 2], answer, error_type="provider_error", outcome_id=f"failure {number}")
     for client in pair:
-        assert seconds_until(lambda client=client: ref in excluded(client)) < 2.0
+        eventually(lambda client=client: ref in excluded(client))
         assert state_of(client, ref) != "closed"
     for client in pair:
-        seconds_until(lambda client=client: state_of(client, ref) == "half_open")
+        eventually(lambda client=client: state_of(client, ref) == "half_open")
     probes: list[dict[str, Any]] = []
     asked_until = time.monotonic() + 60.0
     while len(probes) < OPTIONS.probes and time.monotonic() < asked_until:
@@ -90,8 +82,8 @@ def test_both_open_share_their_probes_and_close(pair: Pair) -> None:
     for probe in probes:
         tell(second, probe, success=True)
     for client in pair:
-        assert seconds_until(lambda client=client: state_of(client, ref) == "closed") < 2.0
-        seconds_until(lambda client=client: ref not in excluded(client))
+        eventually(lambda client=client: state_of(client, ref) == "closed")
+        eventually(lambda client=client: ref not in excluded(client))
 
 
 def test_a_provider_that_failed_comes_last_in_what_is_tried_next(pair: Pair) -> None:

@@ -14,7 +14,7 @@ from redis_process import RedisProcess, running_redis
 from servers import Server, command, serving
 
 PROMPT = "Sort the rows of the report by their third column in ascending order"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 EXPLORES_NOT = {"explore": False, "timeout_ms": 1000}
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from contract import ask
 from redis_process import running_redis
-from servers import serving
+from servers import PATIENCE_S, serving
 
 from monkey_coder.deployment import SECRET_BYTES, deployment_secret, local_secret
 from monkey_coder.settings import Settings
@@ -24,7 +24,10 @@ def test_a_host_accepts_what_another_has_signed(tmp_path: Path) -> None:
         for folder in folders:
             folder.mkdir()
         with serving(folders[0], settings=settings) as one, serving(folders[1], settings=settings) as two:
-            with httpx.Client(base_url=one.url) as first, httpx.Client(base_url=two.url) as second:
+            with (
+                httpx.Client(base_url=one.url, timeout=PATIENCE_S) as first,
+                httpx.Client(base_url=two.url, timeout=PATIENCE_S) as second,
+            ):
                 made = ask(first)["decision_id"]
                 assert second.post(FEEDBACK, json={"decision_id": made, "success": True}).status_code == 202
             assert local_secret(one.state_dir) == local_secret(two.state_dir)  # for a start without Redis

@@ -239,8 +239,10 @@ def test_one_cycle_without_a_store_fails(here: Here) -> None:
 
 
 def test_it_waits_for_a_lease_and_for_a_store_that_is_away(here: Here) -> None:
-    assert here.store.acquire_lease(LEASE, "somebody", 0.3)
+    assert here.store.acquire_lease(LEASE, "somebody", 600.0)
     with learning(here, here.workshop()) as thread:
+        eventually(lambda: here.said)
+        here.store.release_lease(LEASE, "somebody")
         eventually(lambda: "reading the outcomes so far" in here.said)
         here.store.close()
         eventually(lambda: any("store cannot be used" in text for text in here.said))

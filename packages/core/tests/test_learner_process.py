@@ -8,16 +8,16 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import patient
 import pytest
 from redis_process import running_redis
-from servers import COMMAND, PATIENCE_S, command, environment, serving
+from servers import COMMAND, PATIENCE_S, command, environment, eventually, serving
 from taught_store import teaching
 
 from monkey_coder.quantum.decision_record import decode
@@ -99,13 +99,6 @@ def until_said(process: subprocess.Popen[str], words: str) -> None:
     raise AssertionError(f"it ended without saying {words!r}:\n{said}")
 
 
-def eventually(holds: Callable[[], object], what: str = "waited in vain") -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 def last_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -163,9 +156,10 @@ def test_what_it_learned_is_served_by_a_running_server(embedded: Deployment, tmp
     assert deployment.store.lease_owner("learner") is None
 
     with serving(tmp_path) as server:
-        answer = httpx.post(server.url + "/v1/quantum/route", json={"request": {"prompt": "Write a parser"}}).json()
+        body = {"request": {"prompt": "Write a parser"}, "quantum_config": {"timeout_ms": 1000}}
+        answer = patient.post(server.url + "/v1/quantum/route", json=body).json()
         assert answer["policy_version"] == 1
-        told = httpx.get(server.url + "/v1/quantum/training").json()
+        told = patient.get(server.url + "/v1/quantum/training").json()
         assert (told["learner"]["doing"], told["learner"]["verdicts"][0]["policy"]) == ("ended", 1)
 
 
@@ -191,14 +185,14 @@ def test_one_is_active_and_the_next_takes_over_when_it_ends(embedded: Deployment
 
 def test_the_server_starts_one_restarts_it_and_takes_it_along(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2", "--learn") as server:
-        eventually(lambda: httpx.get(server.url + "/v1/quantum/training").json()["alive"])
+        eventually(lambda: patient.get(server.url + "/v1/quantum/training").json()["alive"])
         (pid,) = learners_of(server.process.pid)
-        assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+        eventually(lambda: os.getpriority(os.PRIO_PROCESS, pid) == 19)
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: learners_of(server.process.pid) not in ([], [pid]))
-        assert "started again" in server.said()
+        eventually(lambda: "started again" in server.said())
         (successor,) = learners_of(server.process.pid)
-        assert httpx.post(server.url + "/v1/quantum/route", json={"request": {"prompt": "x"}}).status_code == 200
+        assert patient.post(server.url + "/v1/quantum/route", json={"request": {"prompt": "x"}}).status_code == 200
         server.process.kill()  # it has no time to end its learner
         server.process.wait()
         eventually(lambda: not Path(f"/proc/{successor}").exists())
@@ -213,7 +207,7 @@ def test_the_server_ends_its_learner_and_can_do_without(tmp_path: Path) -> None:
         assert "Traceback" not in server.said()
     (tmp_path / "other").mkdir()
     with serving(tmp_path / "other", "--no-learn", settings={"MONKEY_CODER_LEARN": "true"}) as server:
-        assert httpx.get(server.url + "/v1/quantum/training").json()["enabled"] is False
+        assert patient.get(server.url + "/v1/quantum/training").json()["enabled"] is False
         assert learners_of(server.process.pid) == []
 
 

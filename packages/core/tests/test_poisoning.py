@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from keyed import client_of, make_key
-from servers import PATIENCE_S, Server, serving
+from prometheus_client.parser import text_string_to_metric_families
+from servers import PATIENCE_S, Server, eventually, serving
 
 ROUTES, REPORTS = "/v1/quantum/route/batch", "/v1/quantum/feedback/batch"
 TASK = "debugging"
@@ -29,7 +30,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def decide(client: httpx.Client, *models: str) -> list[dict[str, Any]]:
     """A decision for each model, which was the only candidate."""
     bodies = [
-        {"request": {"prompt": "Fix the race in our cache", "task_type": TASK, "allowed_models": [model]}}
+        {
+            "request": {"prompt": "Fix the race in our cache", "task_type": TASK, "allowed_models": [model]},
+            "quantum_config": {"cache": "bypass", "timeout_ms": 1000},
+        }
         for model in models
     ]
     answers: list[dict[str, Any]] = []
@@ -47,6 +51,17 @@ def report(client: httpx.Client, decision_ids: list[str], *, success: bool) -> N
 
 def decisions_for(client: httpx.Client, model: str, times: int) -> list[str]:
     return [answer["decision_id"] for answer in decide(client, *[model] * times)]
+
+
+def learned(client: httpx.Client, count: int) -> None:
+    """Wait until so many reports have been learned from, each the first of its reporter on a decision."""
+
+    def told() -> float:
+        families = text_string_to_metric_families(client.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        return sum(sample.value for sample in samples if sample.name == "quantum_outcomes_total")
+
+    eventually(lambda: told() == count, "not all reports were learned from")
 
 
 def chances(client: httpx.Client, models: tuple[str, ...]) -> Mapping[str, float]:
@@ -69,8 +84,7 @@ def clients(server: Server) -> Iterator[tuple[httpx.Client, ...]]:
     keys = [make_key(server.state_dir, "client", name)[1] for name in ("honest", "another", "poisoning")]
     with ExitStack() as stack:
         clients = [stack.enter_context(client_of(server, key)) for key in keys]
-        while any(client.get("/v1/quantum/models").status_code == 401 for client in clients):
-            time.sleep(0.05)
+        eventually(lambda: all(client.get("/v1/quantum/models").status_code != 401 for client in clients))
         yield tuple(clients)
 
 
@@ -83,9 +97,12 @@ def test_one_key_moves_a_profile_by_no_more_than_its_share_and_others_not_at_all
     true = decisions_for(honest, target, 60)
     report(honest, true, success=True)
     report(another, decisions_for(another, other, 5), success=True)  # from here on there are two reporters
+    learned(honest, 65)
     before = chances(honest, refs)
-    for lies in (decisions_for(poisoning, target, 400), true):  # of its own decisions, and of the honest one's
+    # Of its own decisions, and of the honest one's:
+    for lies, count in ((decisions_for(poisoning, target, 400), 465), (true, 525)):
         report(poisoning, lies, success=False)
+        learned(honest, count)
         after = chances(honest, refs)
         record_property("P(success) before and after", (before[target], after[target]))
         assert after[target] < before[target]  # it is heard

@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=30.0) as running:
+    with httpx.Client(base_url=server.url, timeout=60.0) as running:
         yield running
 
 
@@ -54,7 +54,10 @@ def openapi(client: httpx.Client) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_a_prompt_alone_gets_a_complete_answer(client: httpx.Client, refs: list[str], path: str) -> None:
-    response = client.post(path, json={"request": {"prompt": PROMPT}})
+    for turn in range(20):  # until the machine is so idle for a moment that the usual deadline can be met
+        response = client.post(path, json={"request": {"prompt": f"{PROMPT} ({turn})"}})
+        if not response.json().get("degraded"):
+            break
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     answer = response.json()
@@ -72,7 +75,7 @@ def test_a_prompt_alone_gets_a_complete_answer(client: httpx.Client, refs: list[
         assert expected["latency_ms"] > 0
     assert answer["excluded"] == []
     assert {result["strategy"] for result in answer["thread_results"]} == STRATEGIES
-    assert {result["status"] for result in answer["thread_results"]} <= {"SUCCESS", "TIMEOUT"}
+    assert {result["status"] for result in answer["thread_results"]} == {"SUCCESS"}
     assert answer["strategy_used"] in STRATEGIES
     assert answer["collapse_strategy"] == "weighted"
     assert answer["collapse_reasoning"].endswith(".")
@@ -80,7 +83,7 @@ def test_a_prompt_alone_gets_a_complete_answer(client: httpx.Client, refs: list[
     assert 0 < answer["propensity"] <= 1
     assert (answer["cache"], answer["policy_version"], answer["experiment"]) == ("miss", None, None)
     assert answer["config_version"] >= 1
-    assert set(answer["degraded"]) <= {"deadline"}
+    assert answer["degraded"] == []
 
 
 @pytest.mark.parametrize("path", ROUTES)

@@ -259,7 +259,7 @@ class FakeEngine:
     def route(self, request: RouteRequest):
         self.asked.append(request)
         if self.gate is not None:
-            self.gate.wait(5.0)
+            self.gate.wait(60.0)
         if self.error is not None:
             raise self.error
         return self.answer
@@ -281,13 +281,13 @@ class TestFeatureFlag:
     def test_on_the_engine_decides(self, pool) -> None:
         answer = make_router().route_request(ask()).model_copy(update={"strategy_used": "dqn"})
         engine = FakeEngine(answer)
-        router = make_router(engine=engine, executor=pool, quantum_enabled=True, timeout_s=5.0)
+        router = make_router(engine=engine, executor=pool, quantum_enabled=True, timeout_s=60.0)
         assert router.route_request(ExecuteRequest(prompt="Fix the crash")) is answer
         assert engine.asked == [ask()]
 
     @pytest.mark.parametrize("error", [ZeroDivisionError("bug"), PolicyError("damaged"), TimeoutError()])
     def test_when_the_engine_fails_the_heuristic_answers_and_says_so(self, pool, error, caplog) -> None:
-        router = make_router(engine=FakeEngine(error=error), executor=pool, quantum_enabled=True, timeout_s=5.0)
+        router = make_router(engine=FakeEngine(error=error), executor=pool, quantum_enabled=True, timeout_s=60.0)
         decision = router.route_request(ask())
         assert decision.ref == make_router().route_request(ask()).ref
         assert decision.degraded == ("quantum",)
@@ -318,7 +318,7 @@ class TestFeatureFlag:
         ],
     )
     def test_what_the_caller_must_know_passes_through(self, pool, error) -> None:
-        router = make_router(engine=FakeEngine(error=error), executor=pool, quantum_enabled=True, timeout_s=5.0)
+        router = make_router(engine=FakeEngine(error=error), executor=pool, quantum_enabled=True, timeout_s=60.0)
         with pytest.raises(type(error)) as caught:
             router.route_request(ask())
         assert caught.value is error

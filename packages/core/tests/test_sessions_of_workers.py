@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ import orjson
 import pytest
 from contract import ROUTE, ask, ref_of
 from redis_process import running_redis
-from servers import PATIENCE_S, serving
+from servers import PATIENCE_S, eventually, serving
 
 from monkey_coder.app.hot_path import respond
-from monkey_coder.bootstrap import Engine, open_engine
+from monkey_coder.bootstrap import MOST_SHARED_SESSIONS, Engine, open_engine
+from monkey_coder.caching import keyring
+from monkey_coder.deployment import local_secret
+from monkey_coder.quantum.shared_sessions import FRESH_S
 from monkey_coder.settings import Settings
+from monkey_coder.storage.last_uses import open_last_uses
 
-FLUSHED_S = 0.3
-"""More than it takes until a use can be found by other processes, and less than an answer of a model takes."""
 LONG = {"input_tokens": 20_000, "expected_output_tokens": 10}
 WORTH: dict[str, Any] = {"value_usd": 0.01}
 """With so much in the provider's cache, leaving the model costs more than any other model brings."""
@@ -29,6 +31,7 @@ WORTH: dict[str, Any] = {"value_usd": 0.01}
 
 def test_a_session_keeps_its_model_whichever_worker_answers(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2", settings={"MONKEY_CODER_SESSION_WAIT_MS": "1000"}) as server:
+        eventually(lambda: server.said().count("Application startup complete") == 2)
         begun: dict[str, str] = {}
         for number in range(6):
             session = f"session {number}"
@@ -39,12 +42,22 @@ def test_a_session_keeps_its_model_whichever_worker_answers(tmp_path: Path) -> N
                 )
             begun[session] = ref_of(answer)
             assert begun[session] != usual
-        time.sleep(1.0 + FLUSHED_S)
+        until_shared(Settings(state_dir=server.state_dir), begun)
         for _ in range(12):  # each connection goes to whichever worker is first; all to one: once in 2,000 times
             with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client:
                 for session, ref in begun.items():
                     answer = ask(client, request={"session_id": session, **LONG}, preferences=WORTH)
                     assert ref_of(answer) == ref
+
+
+def until_shared(settings: Settings, last: Mapping[str, str]) -> None:
+    """Wait until every process can find that these models were used last by these sessions."""
+    keys = keyring(settings, local_secret(settings.state_dir))
+    asked = [keys.digest(b"session", session.encode()) for session in last]
+    wanted = [ref.encode() for ref in last.values()]
+    place = settings.state_dir, settings.redis_url
+    with closing(open_last_uses(*place, time.time, settings.session_ttl_s, MOST_SHARED_SESSIONS)) as uses:
+        eventually(lambda: [use and use.value for use in uses.last_uses(asked)] == wanted)
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -80,17 +93,20 @@ def test_a_session_keeps_its_model_on_another_host_and_in_the_cache(hosts: list[
     async def story() -> None:
         async with AsyncExitStack() as stack:
             one, other = [await stack.enter_async_context(open_engine(host)) for host in hosts]
+            sessions = [engine.manager.sessions for engine in (one, other)]
+            await asyncio.to_thread(eventually, lambda: not any(memory.failing for memory in sessions))
             usual = ref_of(await asked(one, None))
             first = ref_of(await asked(one, "s", excluded_models=[usual]))
             assert first != usual
             assert ref_of(await asked(other, None)) == usual
             assert ref_of(await asked(other, "new session")) == usual
-            await asyncio.sleep(FLUSHED_S)
+            await asyncio.to_thread(until_shared, hosts[0], {"s": first})
             for _ in range(3):  # the first is looked up and decided; the others may come from the cache
                 assert ref_of(await asked(other, "s")) == first
             moved = ref_of(await asked(other, "s", excluded_models=[first, usual]))
             assert moved not in (first, usual)
-            await asyncio.sleep(1.0 + FLUSHED_S)
+            await asyncio.to_thread(until_shared, hosts[0], {"s": moved})
+            await asyncio.sleep(FRESH_S)
             assert ref_of(await asked(one, "s")) == moved
 
     asyncio.run(story())
@@ -102,7 +118,6 @@ def test_each_process_keeps_its_own_sessions_where_nothing_is_shared(tmp_path: P
         async with open_engine(settings) as one, open_engine(settings) as other:
             usual = ref_of(await asked(one, None))
             first = ref_of(await asked(one, "s", excluded_models=[usual]))
-            await asyncio.sleep(FLUSHED_S)
             assert (ref_of(await asked(one, "s")), ref_of(await asked(other, "s"))) == (first, usual)
         assert not (tmp_path / "sessions.sqlite3").exists()
 

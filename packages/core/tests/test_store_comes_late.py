@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 from contract import ROUTE, ask
 from redis_process import RedisProcess
-from servers import PATIENCE_S, serving
+from servers import PATIENCE_S, eventually, serving
 
 DECISIONS = "/v1/quantum/decisions"
 FRONT_DOOR = "/v1/route"
-
-
-def soon(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def logged(client: httpx.Client, decision_id: str) -> bool:
@@ -33,14 +24,14 @@ def test_a_process_that_started_before_its_redis_recovers_by_itself(tmp_path: Pa
     try:
         with (
             serving(tmp_path, settings={"MONKEY_CODER_REDIS_URL": redis.url}) as server,
-            httpx.Client(base_url=server.url) as client,
+            httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client,
         ):
             early = ask(client)
             assert client.get(f"{DECISIONS}/{early['decision_id']}").status_code == 503
-            soon(lambda: "store" in ask(client)["degraded"], "no answer says that the store is failing")
+            eventually(lambda: "store" in ask(client)["degraded"], "no answer says that the store is failing")
             redis.start()
-            soon(lambda: logged(client, early["decision_id"]), "what waited for the store is not written")
-            soon(lambda: ask(client)["degraded"] == [], "answers go on to say that something is missing")
+            eventually(lambda: logged(client, early["decision_id"]), "what waited for the store is not written")
+            eventually(lambda: ask(client)["degraded"] == [], "answers go on to say that something is missing")
             assert logged_soon(client, ask(client))
             assert "could be opened now" in server.said()
             assert "Traceback" not in server.said()
@@ -52,17 +43,17 @@ def test_a_file_that_is_repaired_is_used_without_a_restart(tmp_path: Path) -> No
     (tmp_path / "state").mkdir()
     file = tmp_path / "state" / "store.sqlite3"
     file.write_bytes(b"this is a shopping list, and no database" * 100)
-    with serving(tmp_path) as server, httpx.Client(base_url=server.url) as client:
+    with serving(tmp_path) as server, httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client:
         early = ask(client)
         assert client.get(f"{DECISIONS}/{early['decision_id']}").status_code == 503
-        soon(lambda: ask(client)["degraded"] == ["store"], "no answer says that the store is failing")
+        eventually(lambda: ask(client)["degraded"] == ["store"], "no answer says that the store is failing")
         say_so_everywhere(client)
         file.rename(tmp_path / "list")
-        soon(lambda: logged(client, early["decision_id"]), "what waited for the store is not written")
+        eventually(lambda: logged(client, early["decision_id"]), "what waited for the store is not written")
 
 
 def logged_soon(client: httpx.Client, answer: dict[str, Any]) -> bool:
-    soon(lambda: logged(client, answer["decision_id"]), "a decision is not logged")
+    eventually(lambda: logged(client, answer["decision_id"]), "a decision is not logged")
     return True
 
 
@@ -74,7 +65,7 @@ def say_so_everywhere(client: httpx.Client) -> None:
     answers += [ask(client, quantum_config={"cache": "bypass"})]
     response = client.post(f"{ROUTE}/batch", json={"requests": [fresh, {"request": plain}]})
     answers += [result["decision"] for result in response.json()["results"]]
-    soon(lambda: ask(client)["cache"] in ("local", "similar"), "the cache gives nothing again")
+    eventually(lambda: ask(client)["cache"] in ("local", "similar"), "the cache gives nothing again")
     answers.append(ask(client))
     for answer in answers:
         assert answer["degraded"].count("store") == 1, answer["degraded"]

@@ -24,7 +24,7 @@ from monkey_coder.quantum.batching import Batcher
 from monkey_coder.quantum.cache_parts import Asked
 from monkey_coder.settings import Settings
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @dataclass
@@ -172,10 +172,10 @@ async def test_a_server_that_stops_is_no_caller_that_left(tmp_path: Path) -> Non
 
 
 async def test_who_waited_too_long_is_told_when_to_try_again(tmp_path: Path) -> None:
-    async with house(tmp_path, max_wait_s=0.5) as running:
+    async with house(tmp_path, max_wait_s=2.0) as running:
         first, tired = Caller("first"), Caller("tired")
         tasks = await running.queue(first, tired)
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(2.1)
         late = Caller("late")
         tasks += await running.queue(late)
         running.release.set()
@@ -183,6 +183,6 @@ async def test_who_waited_too_long_is_told_when_to_try_again(tmp_path: Path) -> 
         assert (first.status, tired.status, late.status) == (200, 503, 200)
         assert int(tired.headers["retry-after"]) >= 1
         assert (tired.answer["code"], tired.answer["status"]) == ("overloaded", 503)
-        assert "waited longer than 0.5 s" in tired.answer["detail"]
+        assert "waited longer than 2 s" in tired.answer["detail"]
         assert running.decided == ["first", "late"]
         assert (running.outcome("overloaded"), running.outcome("decided")) == (1, 2)

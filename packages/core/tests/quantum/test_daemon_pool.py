@@ -13,7 +13,7 @@ import pytest
 
 from monkey_coder.quantum.daemon_pool import DaemonPool
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -117,7 +117,7 @@ class Stuck:
         threading.Event().wait()
 
 with engine(Stuck(), Fixed("good", [0.1, 0.9, 0.1])) as manager:
-    (answer,) = manager.decide([ask(options={"timeout_ms": 200})])
+    (answer,) = manager.decide([ask(options={"timeout_ms": 500})])
     print(answer["model"], answer["degraded"])
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import httpx
+import patient
 import pytest
 from builders import ask, engine
 from opentelemetry.sdk.trace import TracerProvider
@@ -50,7 +50,7 @@ def test_nothing_is_traced_unless_asked_for(environment: dict[str, str]) -> None
 
 def test_a_server_says_its_spans_where_it_is_told_to(tmp_path: Path) -> None:
     with serving(tmp_path, settings={EXPORTER_VARIABLE: "console"}) as server:
-        answer = httpx.post(server.url + "/v1/quantum/route", json={"request": {"prompt": SECRET}}).json()
+        answer = patient.post(server.url + "/v1/quantum/route", json={"request": {"prompt": SECRET}}).json()
         server.end()
         assert answer["decision_id"] in server.said()
         assert "ACME" not in server.said()

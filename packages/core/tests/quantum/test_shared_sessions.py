@@ -23,9 +23,9 @@ from monkey_coder.storage.last_uses import FILE_NAME, LastUse, LastUses, open_la
 
 NOW = 1_700_000_000.0
 DAY_S = 86_400.0
-PATIENT_S = 5.0
+PATIENT_S = 20.0
 """Instead of 5 ms: this machine may be busy, and most tests are not about waiting."""
-SOON_S = 30.0
+SOON_S = 60.0
 MODELS = table(Model("a/one"), Model("b/two"))
 
 digest = partial(blake2b, key=b"a secret for tests", digest_size=16)

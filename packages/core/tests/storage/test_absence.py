@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from builders import SetClock
+from servers import PATIENCE_S, eventually
 
 from monkey_coder.errors import StoreUnavailableError
 from monkey_coder.storage.absence import MEMORY_S, SILENCE_S, AwaitedStore, StoreHealth, open_or_do_without
@@ -76,11 +78,15 @@ class Door:
     """Opens a store once it is allowed to, and keeps count."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.tries, self.opened = path, 0, list[SqliteStore]()
+        self.path, self.tried_at, self.opened = path, list[float](), list[SqliteStore]()
         self.unlocked, self.passed = threading.Event(), threading.Event()
 
+    @property
+    def tries(self) -> int:
+        return len(self.tried_at)
+
     def open(self) -> Store:
-        self.tries += 1
+        self.tried_at.append(time.monotonic())
         if not self.unlocked.is_set():
             raise StoreUnavailableError(f"locked {self.tries}")
         store = SqliteStore(self.path, lambda: 1.0)
@@ -90,21 +96,27 @@ class Door:
 
 
 def until(condition: threading.Event) -> None:
-    assert condition.wait(30.0)
+    assert condition.wait(PATIENCE_S)
+
+
+def closed(store: SqliteStore) -> bool:
+    try:
+        store.ping()
+    except StoreUnavailableError:
+        return True
+    return False
 
 
 def test_a_store_that_comes_late_is_used_as_soon_as_it_opens(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     door = Door(tmp_path / "late.sqlite3")
     store = AwaitedStore(door.open, StoreUnavailableError("locked 0"), first_pause_s=0.001, longest_pause_s=0.01)
     taken_early = store.append_decisions
-    while door.tries < 3:
-        time.sleep(0.001)
+    eventually(lambda: door.tries >= 3)
     with pytest.raises(StoreUnavailableError, match="locked"):
         store.ping()
     door.unlocked.set()
     until(door.passed)
-    while store.warnings():
-        time.sleep(0.001)
+    eventually(lambda: not store.warnings())
     taken_early([DecisionRow("a", 1.0, b"written late")])
     assert store.decision("a") == b"written late"
     assert "could be opened now" in caplog.text
@@ -118,9 +130,10 @@ def test_a_store_that_comes_late_is_used_as_soon_as_it_opens(tmp_path: Path, cap
 def test_pauses_between_tries_grow(tmp_path: Path) -> None:
     door = Door(tmp_path / "never.sqlite3")
     store = AwaitedStore(door.open, StoreUnavailableError("locked"), first_pause_s=0.05, longest_pause_s=100.0)
-    time.sleep(0.5)  # after 0.05, 0.15, 0.35 and 0.75 s
-    assert door.tries <= 3
+    eventually(lambda: door.tries >= 4)
     store.close()
+    pauses = [later - earlier for earlier, later in pairwise(door.tried_at)]
+    assert all(pause >= 0.99 * least for pause, least in zip(pauses, (0.1, 0.2, 0.4), strict=False))
 
 
 def test_a_store_that_opens_while_it_is_closed_is_closed(tmp_path: Path) -> None:
@@ -136,13 +149,7 @@ def test_a_store_that_opens_while_it_is_closed_is_closed(tmp_path: Path) -> None
     store.close()
     door.unlocked.set()
     until(door.passed)
-    deadline = time.monotonic() + 30.0
-    while time.monotonic() < deadline:
-        try:
-            door.opened[0].ping()
-        except StoreUnavailableError:
-            break
-        time.sleep(0.001)
+    eventually(lambda: closed(door.opened[0]))
     with pytest.raises(StoreUnavailableError, match="closed"):
         door.opened[0].ping()
     with pytest.raises(StoreUnavailableError, match="locked"):
