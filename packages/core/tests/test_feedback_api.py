@@ -200,12 +200,12 @@ def test_an_acknowledged_outcome_shows_in_every_process(pair: tuple[httpx.Client
     answer = route(first)
     ref = ref_of(answer)
     before = [chances(client, ref, "debugging") for client in pair]
-    assert before[0] == before[1]
+    assert before[0] == pytest.approx(before[1], abs=2e-4)  # rounded, and slowly forgotten
     assert tell(first, answer, success=False, latency_ms=60_000.0).status_code == 202
     for client in pair:
-        eventually(lambda client=client: chances(client, ref, "debugging") != before[0])
+        eventually(lambda client=client: chances(client, ref, "debugging")[0] < before[0][0] - 0.001)
     after = [chances(client, ref, "debugging") for client in pair]
-    assert after[0] == after[1]
+    assert after[0] == pytest.approx(after[1], abs=2e-4)
     assert after[0][0] < before[0][0]
     assert after[0][1] > before[0][1]
     # five calls that were not answered: away, in both, and in no fallback chain

@@ -108,6 +108,7 @@ def test_one_key_moves_a_profile_by_no_more_than_its_share_and_others_not_at_all
         assert after[target] < before[target]  # it is heard
         # Failures alone would be 0; with a share of one half, the others' word is still half of what counts.
         assert after[target] >= (1.0 - SHARE) * before[target] - ROUNDING
-        assert {ref: after[ref] for ref in refs if ref != target} == {ref: before[ref] for ref in refs if ref != target}
+        for ref in refs[1:]:
+            assert after[ref] == pytest.approx(before[ref], abs=ROUNDING)
     report(honest, true, success=True)  # who told the truth may still say so, and nothing is lost
     assert chances(honest, refs)[target] >= (1.0 - SHARE) * before[target] - ROUNDING
