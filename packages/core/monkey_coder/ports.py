@@ -79,6 +79,16 @@ class RouteBatch:
         return np.asarray(self.candidates.sum(axis=1))
 
     @cached_property
+    def price(self) -> FloatArray:
+        """(B, M) successes that the cost of an attempt takes off its utility."""
+        return self.cost_weight[:, None] * self.cost_usd
+
+    @cached_property
+    def delay(self) -> FloatArray:
+        """(B, M) successes that the latency of an attempt takes off its utility."""
+        return self.latency_weight[:, None] * self.latency_s
+
+    @cached_property
     def prior_trust(self) -> FloatArray:
         """(B,) how far the candidates' priors can be trusted; see `trust`."""
         return self.trust(self.evidence)

@@ -18,7 +18,6 @@ from typing import Final
 import numpy as np
 
 from monkey_coder.ports import FloatArray, RouteBatch
-from monkey_coder.quantum.reward import utility
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,8 @@ COST_EFFICIENT: Final = Objective(cost_scale=2.0, cost_extra=0.1, good_enough=0.
 PERFORMANCE: Final = Objective(cost_scale=0.25, latency_scale=2.0)
 TASK_OPTIMIZED: Final = Objective(difficulty_logits=2.0)
 
+_NEXT_TO_NOTHING_USD: Final = 1e-30
+
 
 def objective_utility(batch: RouteBatch, objective: Objective) -> FloatArray:
     """Score every model of a batch by an objective.
@@ -62,19 +63,15 @@ def objective_utility(batch: RouteBatch, objective: Objective) -> FloatArray:
     if objective.good_enough is not None:
         best = success.max(axis=1, where=batch.candidates, initial=0.0)
         success = np.minimum(success, np.maximum(best - objective.good_enough, batch.quality_floor)[:, None])
-    cost_weight = batch.cost_weight * objective.cost_scale
+    price = objective.cost_scale * batch.price
     if objective.cost_extra:
-        dearest = batch.cost_usd.max(axis=1, where=batch.candidates, initial=0.0)
-        cost_weight = cost_weight + np.divide(
-            objective.cost_extra, dearest, out=np.zeros_like(dearest), where=dearest > 0
-        )
-    return utility(
-        success, batch.cost_usd, batch.latency_s, cost_weight, batch.latency_weight * objective.latency_scale
-    )
+        dearest = batch.cost_usd.max(axis=1, where=batch.candidates, initial=_NEXT_TO_NOTHING_USD)
+        price += (objective.cost_extra / dearest)[:, None] * batch.cost_usd
+    return np.asarray(success - price - objective.latency_scale * batch.delay, dtype=np.float32)
 
 
 def harder(success: FloatArray, logits: FloatArray) -> FloatArray:
     """Lower chances by `logits` (B,) on the log-odds scale; negative logits raise them."""
     chances = np.minimum(np.maximum(success, 1e-4), 1.0 - 1e-4)
-    odds = chances / (1.0 - chances) * np.exp(-logits)[:, None]
-    return np.asarray(odds / (1.0 + odds), dtype=np.float32)
+    lowered = chances * np.exp(-logits)[:, None]
+    return np.asarray(lowered / (lowered + (1.0 - chances)), dtype=np.float32)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -108,14 +108,8 @@ class QuantumThread:
         if not self.move("RUNNING"):
             return
         try:
-            scores = self.strategy.score(batch)
-            require_countable(scores, batch)
-            self._scores = scores
-        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and must not take the others along
-            self._error = f"{type(error).__name__}: {error}"
-            self.move("FAILED")
-        else:
-            self.move("SUCCESS")
+            self._scores, self._error = _ask(self.strategy, batch)
+            self.move("SUCCESS" if self._error is None else "FAILED")
         finally:
             self._returned = True
 
@@ -131,6 +125,16 @@ class QuantumThread:
                 arrival if self._status == "SUCCESS" else None,
                 self._error if self._status == "FAILED" else None,
             )
+
+
+def _ask(strategy: Strategy, batch: RouteBatch) -> tuple[Scores | None, str | None]:
+    """A strategy's opinion, or type and message of what kept it from having one that can be counted."""
+    try:
+        scores = strategy.score(batch)
+        require_countable(scores, batch)
+    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and must not take the others along
+        return None, f"{type(error).__name__}: {error}"
+    return scores, None
 
 
 def require_countable(scores: Scores, batch: RouteBatch) -> None:
@@ -171,47 +175,55 @@ def is_instant(strategy: Strategy) -> bool:
 
 
 class _FanOut:
-    """The threads of one batch, and the moment at which there is nothing left to wait for."""
+    """The work of one batch, by place among its strategies, and the moment when there is nothing left to wait for."""
 
     def __init__(
         self,
-        threads: Iterable[QuantumThread],
-        instant: Sequence[QuantumThread],
+        threads: Mapping[int, QuantumThread],
         batch: RouteBatch,
         enough: Callable[[Sequence[ThreadOutcome]], bool] | None,
     ) -> None:
         self._batch = batch
         self._enough = enough
-        self._waiting = deque(threads)
-        self._instant = deque(instant)
-        self._left = len(self._waiting) + len(self._instant)
+        self._waiting = deque(threads.items())
+        self._left = len(threads)
         self._changed = threading.Condition()
-        self.arrived: list[QuantumThread] = []
+        self.arrived: dict[int, ThreadOutcome] = {}
         self.satisfied = False
 
     def run_lane(self) -> None:
         """Run threads one after the other until none is left or needed; called in the pool, once for each lane."""
-        self._run(self._waiting)
-
-    def run_instant(self) -> None:
-        """Run the instant ones; called in the thread that waits for the others."""
-        self._run(self._instant)
-
-    def _run(self, queue: deque[QuantumThread]) -> None:
         while not self.satisfied:
             try:
-                thread = queue.popleft()
+                place, thread = self._waiting.popleft()
             except IndexError:  # asking for its length first would race with the other lanes
                 return
             thread.run(self._batch)
             with self._changed:
                 self._left -= 1
                 if thread.status == "SUCCESS":
-                    self.arrived.append(thread)
-                    if self._enough is not None and not self.satisfied:
-                        self.satisfied = self._enough([t.outcome(rank) for rank, t in enumerate(self.arrived)])
+                    self._note(place, thread.outcome(len(self.arrived)))
                 if self._left == 0 or self.satisfied:
                     self._changed.notify()
+
+    def run_instant(self, strategy: Strategy, place: int, clock: Clock) -> ThreadOutcome:
+        """Ask an instant strategy, unless enough have answered; called in the thread that waits for the others."""
+        if self.satisfied:
+            return ThreadOutcome(strategy.name, "CANCELLED")
+        started = clock()
+        scores, error = _ask(strategy, self._batch)
+        seconds = clock() - started
+        if scores is None:
+            return ThreadOutcome(strategy.name, "FAILED", None, seconds, None, error)
+        with self._changed:
+            outcome = ThreadOutcome(strategy.name, "SUCCESS", scores, seconds, len(self.arrived))
+            self._note(place, outcome)
+        return outcome
+
+    def _note(self, place: int, outcome: ThreadOutcome) -> None:
+        self.arrived[place] = outcome
+        if self._enough is not None and not self.satisfied:
+            self.satisfied = self._enough(tuple(self.arrived.values()))
 
     def wait(self, timeout_s: float) -> None:
         """Wait until all have answered, enough have, or the time is up."""
@@ -288,18 +300,22 @@ class ThreadManager:
         Returns:
             One outcome per strategy, in their order.
         """
-        threads = [QuantumThread(strategy, self.clock) for strategy in strategies]
         # Under a limit all take turns in the pool, in their order: the calling thread would be one thread more.
-        instant = [thread for thread in threads if max_threads is None and is_instant(thread.strategy)]
-        able = [thread for thread in threads if thread not in instant and self._may_run(thread.strategy.name)]
-        fan_out = _FanOut(able, instant, batch, enough)
+        instant = [max_threads is None and is_instant(strategy) for strategy in strategies]
+        threads = {n: QuantumThread(s, self.clock) for n, s in enumerate(strategies) if not instant[n]}
+        able = {n: thread for n, thread in threads.items() if self._may_run(thread.strategy.name)}
+        fan_out = _FanOut(able, batch, enough)
         for _ in range(min(max_threads or len(able), len(able))):
             self._pool.submit(fan_out.run_lane)
-        fan_out.run_instant()
-        fan_out.wait(timeout_s)
-        self._settle(threads, asked={id(thread) for thread in (*instant, *able)}, satisfied=fan_out.satisfied)
-        arrival = {id(thread): rank for rank, thread in enumerate(fan_out.arrived)}
-        return [thread.outcome(arrival.get(id(thread))) for thread in threads]
+        outcomes = {n: fan_out.run_instant(s, n, self.clock) for n, s in enumerate(strategies) if instant[n]}
+        if able:
+            fan_out.wait(timeout_s)
+        satisfied = fan_out.satisfied
+        for n, thread in threads.items():
+            self._settle(thread, cancelled=n in able and satisfied)
+            arrived = fan_out.arrived.get(n)
+            outcomes[n] = thread.outcome(None if arrived is None else arrived.arrival)
+        return [outcomes[n] for n in range(len(strategies))]
 
     def stuck(self) -> dict[str, int]:
         """How many workers each strategy holds past its deadline."""
@@ -332,24 +348,16 @@ class ThreadManager:
             slot.benched_until = now + slot.bench_s
             return True
 
-    def _settle(self, threads: Sequence[QuantumThread], asked: Container[int], satisfied: bool) -> None:
-        """Bring all threads to a final status, and note who overran; `asked` holds the ids of those that could run."""
+    def _settle(self, thread: QuantumThread, *, cancelled: bool) -> None:
+        thread.move("CANCELLED" if cancelled else "TIMEOUT")
         with self._lock:
-            for thread in threads:
-                thread.move("CANCELLED" if satisfied and id(thread) in asked else "TIMEOUT")
-                self._note(thread)
-
-    def _note(self, thread: QuantumThread) -> None:
-        name, status = thread.strategy.name, thread.status
-        if status == "SUCCESS":
-            if (slot := self._slots.get(name)) is not None:
+            slot = self._slots.setdefault(thread.strategy.name, _Slot())
+            if thread.started and not thread.returned and thread.status != "SUCCESS":
+                slot.abandoned.append(thread)
+            if thread.status == "SUCCESS":
                 slot.timeouts_in_a_row, slot.benched_until, slot.bench_s = 0, None, 0.0
-            return
-        slot = self._slots.setdefault(name, _Slot())
-        if thread.started and not thread.returned:
-            slot.abandoned.append(thread)
-        if status == "TIMEOUT" and thread.started:
-            slot.timeouts_in_a_row += 1
-            if slot.timeouts_in_a_row >= self.rules.after_timeouts:
-                slot.bench_s = min(max(self.rules.first_s, 2.0 * slot.bench_s), self.rules.longest_s)
-                slot.benched_until = self.clock() + slot.bench_s
+            elif thread.status == "TIMEOUT" and thread.started:
+                slot.timeouts_in_a_row += 1
+                if slot.timeouts_in_a_row >= self.rules.after_timeouts:
+                    slot.bench_s = min(max(self.rules.first_s, 2.0 * slot.bench_s), self.rules.longest_s)
+                    slot.benched_until = self.clock() + slot.bench_s
