@@ -7,24 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from contract import ROUTE
-
-from monkey_coder.app.main import create_app
-from monkey_coder.bootstrap import Engine, open_engine
-from monkey_coder.quantum.batching import Batcher
-from monkey_coder.quantum.cache_parts import Asked
-from monkey_coder.settings import Settings
-
-PATIENCE_S = 60.0
+from held import PATIENCE_S, Held, holding
 
 
 @dataclass
@@ -60,65 +49,24 @@ class Caller:
         return document
 
 
-@dataclass
-class House:
-    """An application whose engine is held until `release` is set."""
-
-    front: Any
-    engine: Engine
-    release: threading.Event
-    decided: list[str]
-
-    def call(self, caller: Caller) -> asyncio.Task[None]:
-        scope = {"type": "http", "method": "POST", "path": ROUTE, "headers": [], "query_string": b""}
-        return asyncio.get_running_loop().create_task(self.front(scope, caller.receive, caller.send))
-
-    async def queue(self, *callers: Caller) -> list[asyncio.Task[None]]:
-        """Let callers in one after the other; the first is at work, the others wait."""
-        tasks = []
-        for caller in callers:
-            tasks.append(self.call(caller))
-            await asyncio.sleep(0.02)
-        return tasks
-
-    def outcome(self, name: str) -> float | None:
-        return self.engine.registry.get_sample_value("quantum_route_requests_total", {"outcome": name})
+def call(house: Held, caller: Caller) -> asyncio.Task[None]:
+    scope = {"type": "http", "method": "POST", "path": ROUTE, "headers": [], "query_string": b""}
+    return asyncio.get_running_loop().create_task(house.front(scope, caller.receive, caller.send))
 
 
-@asynccontextmanager
-async def house(state_dir: Path, **settings: Any) -> AsyncIterator[House]:
-    release, decided = threading.Event(), []
-    chosen = Settings(state_dir=state_dir, max_batch=1, **settings)
-
-    @asynccontextmanager
-    async def held(_: Settings) -> AsyncIterator[Engine]:
-        async with open_engine(chosen) as engine:
-
-            def decide(batch: Sequence[Asked]) -> Sequence[Any]:
-                release.wait(PATIENCE_S)
-                decided.extend(asked.request.request.prompt for asked in batch)
-                return engine.caching.cache.decide(batch)
-
-            with ThreadPoolExecutor(1) as executor:
-                batcher = Batcher(decide, executor, max_batch=1, max_wait_s=chosen.max_wait_s)
-                running = asyncio.create_task(batcher.run())
-                try:
-                    yield replace(engine, batcher=batcher)
-                finally:
-                    release.set()
-                    running.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await running
-
-    front: Any = create_app(chosen, held)
-    async with front.app.router.lifespan_context(front.app):
-        yield House(front, front.app.state.engine, release, decided)
+async def queue(house: Held, *callers: Caller) -> list[asyncio.Task[None]]:
+    """Let callers in one after the other; the first is at work, the others wait."""
+    tasks = []
+    for caller in callers:
+        tasks.append(call(house, caller))
+        await asyncio.sleep(0.02)
+    return tasks
 
 
 async def test_who_left_a_long_queue_is_withdrawn_and_counted(tmp_path: Path) -> None:
-    async with house(tmp_path) as running:
+    async with holding(tmp_path) as running:
         first, second, leaves, last = (Caller(name) for name in ("first", "second", "leaves", "last"))
-        tasks = await running.queue(first, second, leaves, last)
+        tasks = await queue(running, first, second, leaves, last)
         leaves.gone.set()
         await asyncio.wait_for(tasks[2], PATIENCE_S)  # its task has ended, long before its turn would have come
         assert not tasks[0].done()
@@ -131,9 +79,9 @@ async def test_who_left_a_long_queue_is_withdrawn_and_counted(tmp_path: Path) ->
 
 
 async def test_who_leaves_when_the_answer_is_there_gets_it_all_the_same(tmp_path: Path) -> None:
-    async with house(tmp_path) as running:
+    async with holding(tmp_path) as running:
         callers = [Caller(str(n)) for n in range(3)]
-        tasks = await running.queue(*callers)
+        tasks = await queue(running, *callers)
         running.release.set()
         await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
         callers[2].gone.set()
@@ -143,16 +91,16 @@ async def test_who_leaves_when_the_answer_is_there_gets_it_all_the_same(tmp_path
 
 
 async def test_watching_for_callers_leaves_nothing_behind(tmp_path: Path) -> None:
-    async with house(tmp_path) as running:
+    async with holding(tmp_path) as running:
         before = len(asyncio.all_tasks())
         callers = [Caller(str(n)) for n in range(20)]
-        tasks = await running.queue(*callers)
+        tasks = await queue(running, *callers)
         for caller in callers[5::2]:
             caller.gone.set()
         running.release.set()
         await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
         async with asyncio.timeout(PATIENCE_S):
-            while len(asyncio.all_tasks()) > before:
+            while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - no event tells of it
                 await asyncio.sleep(0.01)
         answered = sum(caller.status == 200 for caller in callers)
         assert (running.outcome("decided"), running.outcome("abandoned")) == (answered, len(callers) - answered)
@@ -160,9 +108,9 @@ async def test_watching_for_callers_leaves_nothing_behind(tmp_path: Path) -> Non
 
 
 async def test_a_server_that_stops_is_no_caller_that_left(tmp_path: Path) -> None:
-    async with house(tmp_path) as running:
+    async with holding(tmp_path) as running:
         callers = [Caller(str(n)) for n in range(3)]
-        tasks = await running.queue(*callers)
+        tasks = await queue(running, *callers)
         tasks[2].cancel()
         with pytest.raises(asyncio.CancelledError):
             await tasks[2]
@@ -172,12 +120,12 @@ async def test_a_server_that_stops_is_no_caller_that_left(tmp_path: Path) -> Non
 
 
 async def test_who_waited_too_long_is_told_when_to_try_again(tmp_path: Path) -> None:
-    async with house(tmp_path, max_wait_s=2.0) as running:
+    async with holding(tmp_path, max_wait_s=2.0) as running:
         first, tired = Caller("first"), Caller("tired")
-        tasks = await running.queue(first, tired)
+        tasks = await queue(running, first, tired)
         await asyncio.sleep(2.1)
         late = Caller("late")
-        tasks += await running.queue(late)
+        tasks += await queue(running, late)
         running.release.set()
         await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
         assert (first.status, tired.status, late.status) == (200, 503, 200)

@@ -32,7 +32,7 @@ BATCH_PATH: Final = "/v1/quantum/route/batch"
 _JSON: Final = (b"content-type", b"application/json")
 _FEEDBACK: Final = {FEEDBACK_PATH: respond_feedback, FEEDBACK_BATCH_PATH: respond_feedback_batch}
 
-_TURNED_AWAY: Final = error_response(OverloadedError())
+TURNED_AWAY: Final = error_response(OverloadedError())
 """Rendered once: a server that has too much to do must not work on its refusals."""
 
 WATCH_AFTER_S: Final = 0.25
@@ -58,7 +58,12 @@ class Front:
     def __init__(self, app: ASGIApp, engine: Callable[[], Engine], max_body_bytes: int) -> None:
         self.app = app
         self._engine = engine
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
+
+    @property
+    def engine(self) -> Engine:
+        """The running engine."""
+        return self._engine()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; HEAD is answered like GET, and the server leaves out the body."""
@@ -75,10 +80,10 @@ class Front:
             return
         if scope["path"] == PATH and self._engine().batcher.full:
             self._engine().metrics.on_finished(OverloadedError.code)
-            await _TURNED_AWAY(scope, receive, send)
+            await TURNED_AWAY(scope, receive, send)
             return
         try:
-            body = await read_body(receive, self._max_body_bytes)
+            body = await read_body(receive, self.max_body_bytes)
         except ClientGoneError:
             return
         except BodyTooLargeError as error:
@@ -136,25 +141,29 @@ async def decide(
     Raises:
         ClientGoneError: The caller did not wait for the answer; the request was withdrawn.
     """
+    reply: Reply | Exception
     try:
-        answer = await _answered(body, engine, receive, defaults)
+        begun = begin(body, engine, defaults)
+        reply = await _decided(begun, engine, receive) if isinstance(begun, Asked) else begun
     except ClientGoneError:
         engine.metrics.on_finished("abandoned")
         raise
-    except RouterError as error:
-        answer = error
-    except Exception:  # noqa: BLE001 - whatever it was belongs into the log, and not into the answer
-        _log.exception("a request failed")
-        answer = RouterError(INTERNAL)
-    if isinstance(answer, RouterError):
-        engine.metrics.on_finished(answer.code)
-        return error_response(answer)
-    engine.metrics.on_finished("decided")
-    return answer if isinstance(answer, bytes) else orjson.dumps(answer)
+    except Exception as error:  # noqa: BLE001 - `finish` tells it apart
+        reply = error
+    return finish(reply, engine)
 
 
-async def _answered(body: bytes, engine: Engine, receive: Receive, defaults: Preferences | None) -> Reply:
-    """From the cache at once, if it can be; else from the batcher."""
+def begin(body: bytes, engine: Engine, defaults: Preferences | None) -> Asked | Reply:
+    """The answer to a request, if the cache can give it at once; else what the batcher is to be asked.
+
+    Args:
+        body: As it came.
+        engine: Decides.
+        defaults: Preferences where the request says nothing, or None.
+
+    Raises:
+        InvalidRequestError: The body is not a request.
+    """
     cache = engine.caching.cache
     recalled = cache.recall(body) if defaults is None else None
     if recalled is not None:
@@ -162,7 +171,24 @@ async def _answered(body: bytes, engine: Engine, receive: Receive, defaults: Pre
     request = parse(body)
     asked = cache.ask(request if defaults is None else settled(request, defaults))
     found = cache.find(asked, body if defaults is None else None)
-    return await _decided(asked, engine, receive) if found is None else found
+    return asked if found is None else found
+
+
+def finish(reply: Reply | Exception, engine: Engine) -> bytes | Response:
+    """Count a request as over; returns its decision, or the response that tells a problem.
+
+    Args:
+        reply: The decision; or what went wrong, of which callers are told no more than is meant for them.
+        engine: Counts.
+    """
+    if isinstance(reply, Exception) and not isinstance(reply, RouterError):
+        _log.error("a request failed", exc_info=reply)
+        reply = RouterError(INTERNAL)
+    if isinstance(reply, RouterError):
+        engine.metrics.on_finished(reply.code)
+        return error_response(reply)
+    engine.metrics.on_finished("decided")
+    return reply if isinstance(reply, bytes) else orjson.dumps(reply)
 
 
 async def respond_batch(body: bytes, engine: Engine, defaults: Preferences | None = None) -> Response:

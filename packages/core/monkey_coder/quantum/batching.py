@@ -11,14 +11,33 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import Generic, TypeVar
+from time import monotonic
+from typing import Generic, Protocol, TypeVar
 
 from monkey_coder.errors import OverloadedError
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+Told = TypeVar("Told", contravariant=True)
 
-_Batch = Sequence[tuple[Request, "asyncio.Future[Answer]"]]
+
+class Waiting(Protocol[Told]):
+    """Whoever waits for an answer. A future does; what is told here must not raise."""
+
+    def done(self) -> bool:
+        """Whether nothing is waited for any more."""
+        ...
+
+    def set_result(self, result: Told, /) -> None:
+        """Take the answer."""
+        ...
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Take what went wrong."""
+        ...
+
+
+_Batch = Sequence[tuple[Request, Waiting[Answer]]]
 
 
 class Batcher(Generic[Request, Answer]):
@@ -51,7 +70,7 @@ class Batcher(Generic[Request, Answer]):
         self._max_queue = max_queue
         self._max_wait_s = max_wait_s
         self._on_batch = on_batch
-        self._queue: deque[tuple[Request, asyncio.Future[Answer], float]] = deque()
+        self._queue: deque[tuple[Request, Waiting[Answer], float]] = deque()
         self._arrived = asyncio.Event()
 
     def __len__(self) -> int:
@@ -68,13 +87,24 @@ class Batcher(Generic[Request, Answer]):
         Raises:
             OverloadedError: The queue is full.
         """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.put(request, future)
+        return future
+
+    def put(self, request: Request, waiting: Waiting[Answer]) -> None:
+        """Queue a request for somebody who waits for it by other means than a future.
+
+        Args:
+            request: To be decided.
+            waiting: Is told, in the event loop, unless it is done by then.
+
+        Raises:
+            OverloadedError: The queue is full.
+        """
         if self.full:
             raise OverloadedError
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        self._queue.append((request, future, loop.time() + self._max_wait_s))
+        self._queue.append((request, waiting, monotonic() + self._max_wait_s))
         self._arrived.set()
-        return future
 
     async def run(self) -> None:
         """Decide batches until cancelled."""
@@ -96,17 +126,17 @@ class Batcher(Generic[Request, Answer]):
             known = len(self._queue)
             await asyncio.sleep(0)
 
-    def _next_batch(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
-        batch: list[tuple[Request, asyncio.Future[Answer]]] = []
-        now = asyncio.get_running_loop().time()
+    def _next_batch(self) -> list[tuple[Request, Waiting[Answer]]]:
+        batch: list[tuple[Request, Waiting[Answer]]] = []
+        now = monotonic()
         while self._queue and len(batch) < self._max_batch:
-            request, future, give_up_at = self._queue.popleft()
-            if future.done():
+            request, waiting, give_up_at = self._queue.popleft()
+            if waiting.done():
                 continue
             if give_up_at < now:
-                future.set_exception(OverloadedError(f"the request waited longer than {self._max_wait_s:g} s"))
+                waiting.set_exception(OverloadedError(f"the request waited longer than {self._max_wait_s:g} s"))
             else:
-                batch.append((request, future))
+                batch.append((request, waiting))
         if not self._queue:
             self._arrived.clear()
         if self._on_batch is not None and batch:
@@ -143,12 +173,12 @@ def _hand_out(
 ) -> None:
     """Give every caller who still waits the answer to its request, or what broke the batch."""
     if isinstance(answers, Exception):
-        for _, future in batch:
-            if not future.done():
-                future.set_exception(answers)
+        for _, waiting in batch:
+            if not waiting.done():
+                waiting.set_exception(answers)
     else:
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        for (_, waiting), answer in zip(batch, answers, strict=True):
+            if not waiting.done():
+                waiting.set_result(answer)
     if not over.done():
         over.set_result(None)

@@ -1,0 +1,206 @@
+"""uvicorn's HTTP protocol, with a short way for the hot endpoint.
+
+A decision that is made in a batch costs less than what a server does around a request: a task, a scope, two messages
+each way, a timer, and somebody who watches whether the caller is still there. On the short way a request is what it is,
+some bytes in and some bytes out, and a caller that hangs up is noticed in the moment. Only plain requests take it, that
+is those that were sent alone, by whom they may be sent, as most programs send them; all others are left to uvicorn and
+to `Front`, which give the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from monkey_coder.api_keys import Caller
+from monkey_coder.app.access import admit
+from monkey_coder.app.hot_path import PATH, TURNED_AWAY, Front, begin, finish
+from monkey_coder.app.problems import error_response
+from monkey_coder.bootstrap import Engine
+from monkey_coder.errors import BodyTooLargeError, OverloadedError, RouterError
+from monkey_coder.quantum.cache_parts import Asked, Reply
+
+_TARGET: Final = PATH.encode()
+_JSON: Final = (b"content-type", b"application/json")
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Exchange:
+    """A request on the short way, from its headers to its answer; in uvicorn's eyes one of its cycles.
+
+    Args:
+        protocol: Of the connection.
+        engine: Decides.
+        caller: Who asks.
+        limit_bytes: Of the body.
+        keep_alive: Whether the caller may send another request afterwards.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_caller",
+        "_chunks",
+        "_engine",
+        "_left",
+        "_limit_bytes",
+        "_protocol",
+        "keep_alive",
+        "response_complete",
+    )
+
+    disconnected = False
+
+    def __init__(
+        self, protocol: RoutingProtocol, engine: Engine, caller: Caller, limit_bytes: int, *, keep_alive: bool
+    ) -> None:
+        self._protocol = protocol
+        self._engine = engine
+        self._caller = caller
+        self._limit_bytes = self._left = limit_bytes
+        self._chunks: list[bytes] = []
+        self.keep_alive = keep_alive
+        self.response_complete = False
+        self._asked = False
+
+    def begin(self) -> None:
+        """Turn the request away before its body is read, if there are too many already."""
+        if self._engine.batcher.full:
+            self._engine.metrics.on_finished(OverloadedError.code)
+            self._answer(TURNED_AWAY)
+
+    def take(self, chunk: bytes) -> None:
+        """Take a part of the body; what comes after the answer is passed over."""
+        self._left -= len(chunk)
+        if self.response_complete:
+            return
+        if self._left >= 0:
+            self._chunks.append(chunk)
+        else:
+            error = BodyTooLargeError(self._limit_bytes)
+            self._engine.metrics.on_finished(error.code)
+            self._answer(error_response(error))
+
+    def decide(self) -> None:
+        """Have the request decided, now that it is complete."""
+        if self.response_complete:
+            return
+        try:
+            begun = begin(b"".join(self._chunks), self._engine, self._caller.defaults)
+            if isinstance(begun, Asked):
+                self._engine.batcher.put(begun, self)
+                self._asked = True
+            else:
+                self.set_result(begun)
+        except Exception as error:  # noqa: BLE001 - `finish` tells it apart
+            self.set_exception(error)
+
+    def withdraw(self) -> None:
+        """Give the request up, for the caller has hung up."""
+        if self._asked and not self.response_complete:
+            self._engine.metrics.on_finished("abandoned")
+        self.response_complete = True
+
+    # As somebody who waits for the batcher
+
+    def done(self) -> bool:
+        """Whether no answer is wanted any more."""
+        return self.response_complete
+
+    def set_result(self, reply: Reply, /) -> None:
+        """Send the answer."""
+        self._answer(finish(reply, self._engine))
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Send what is to be known of an error."""
+        self._answer(finish(error, self._engine))
+
+    def _answer(self, answer: bytes | Response) -> None:
+        self.response_complete = True
+        if isinstance(answer, bytes):
+            length = (b"content-length", b"%d" % len(answer))
+            self._protocol.send(200, (_JSON, length), answer, keep_alive=self.keep_alive)
+        else:
+            self._protocol.send(answer.status_code, answer.raw_headers, bytes(answer.body), keep_alive=self.keep_alive)
+
+
+class RoutingProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    _exchange: Exchange | None = None
+    """The last one that was begun."""
+    _reading: Exchange | None = None
+    """The one that the message belongs to that is coming in."""
+
+    def on_headers_complete(self) -> None:
+        """Choose the way of a request."""
+        self._reading = self._short_way()
+        if self._reading is None:
+            super().on_headers_complete()
+        else:
+            self._exchange = self._reading
+            self.cycle = self._reading  # type: ignore[assignment]  # it has what the base class looks at
+            self._reading.begin()
+
+    def on_body(self, body: bytes) -> None:
+        """Hand on a part of the body."""
+        if self._reading is None:
+            super().on_body(body)
+        else:
+            self._reading.take(body)
+
+    def on_message_complete(self) -> None:
+        """Begin to answer."""
+        if self._reading is None:
+            super().on_message_complete()
+        else:
+            self._reading.decide()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Withdraw what the caller does not wait for any more."""
+        current: object = self.cycle
+        if self._exchange is not None:
+            self._exchange.withdraw()
+            if current is self._exchange:
+                self.cycle = None  # type: ignore[assignment]  # there is nobody to wake
+        super().connection_lost(exc)
+
+    def send(self, status: int, headers: Headers, body: bytes, *, keep_alive: bool) -> None:
+        """Send the answer to an exchange, and go on to what came after it."""
+        if self.transport.is_closing():
+            return
+        said = [STATUS_LINE[status]]
+        for name, value in (*self.server_state.default_headers, *headers):
+            said += (name, b": ", value, b"\r\n")
+        said += (b"\r\n" if keep_alive else b"connection: close\r\n\r\n", body)
+        self.transport.write(b"".join(said))
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _short_way(self) -> Exchange | None:
+        """The exchange of a request whose headers are complete; None for one that must go the long way."""
+        front = self.app
+        if (
+            self.url != _TARGET
+            or self.parser.get_method() != b"POST"
+            or not isinstance(front, Front)
+            or not (self.cycle is None or self.cycle.response_complete)
+            or self.expect_100_continue
+            or self.parser.should_upgrade()
+            or self.parser.get_http_version() != "1.1"
+            or self.flow.write_paused
+            or self.root_path
+            or self.limit_concurrency is not None
+        ):
+            return None
+        scope: dict[str, Any] = {"path": PATH, "method": "POST", "headers": self.headers}
+        try:
+            caller = admit(scope, front.engine.keys.table)
+        except RouterError:
+            return None
+        keep_alive = self.parser.should_keep_alive()
+        return Exchange(self, front.engine, caller, front.max_body_bytes, keep_alive=keep_alive)

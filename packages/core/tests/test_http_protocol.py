@@ -1,0 +1,273 @@
+"""The short way of the hot endpoint, spoken to by hand: it answers as the long way does, in order, and none in vain."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from contract import ROUTE
+from held import PATIENCE_S, Held, holding
+from uvicorn.server import ServerState
+
+from monkey_coder.app.http_protocol import RoutingProtocol
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Wire:
+    """One connection of a caller."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def ask(self, prompt: str | bytes, *headers: str, target: str = ROUTE, version: str = "1.1") -> None:
+        """Send a request for a prompt, or with just this body."""
+        body = prompt if isinstance(prompt, bytes) else body_of(prompt)
+        lines = [f"POST {target} HTTP/{version}", "host: router", f"content-length: {len(body)}", *headers, "", ""]
+        self.writer.write("\r\n".join(lines).encode() + body)
+
+    async def answer(self) -> Answer:
+        async with asyncio.timeout(PATIENCE_S):
+            status_line, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+            headers = dict(line.lower().split(": ", 1) for line in lines)
+            body = await self.reader.readexactly(int(headers["content-length"]))
+        return Answer(int(status_line.split()[1]), headers, json.loads(body) if body else None)
+
+    async def ended(self) -> bool:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.reader.read() == b""
+
+
+@dataclass
+class Place:
+    """A listening server in this event loop."""
+
+    held: Held
+    state: ServerState
+    port: int
+    wires: list[Wire] = field(default_factory=list)
+
+    async def wire(self) -> Wire:
+        self.wires.append(Wire(*await asyncio.open_connection("127.0.0.1", self.port)))
+        return self.wires[-1]
+
+    async def waiting(self, count: int) -> None:
+        """Until so many requests wait behind the one at work."""
+        await eventually(lambda: len(self.held.engine.batcher) == count)
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not holds():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def place(state_dir: Path, *, held: bool = True, **settings: Any) -> AsyncIterator[Place]:
+    async with holding(state_dir, **settings) as house:
+        if not held:
+            house.release.set()
+        config = uvicorn.Config(house.front, lifespan="off", log_level="error", proxy_headers=False)
+        config.load()
+        state = ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: RoutingProtocol(config, state, {}), "127.0.0.1", 0
+        )
+        opened = Place(house, state, server.sockets[0].getsockname()[1])
+        try:
+            yield opened
+        finally:
+            house.release.set()
+            server.close()
+            for wire in opened.wires:
+                wire.writer.close()
+                with suppress(ConnectionError):
+                    await wire.writer.wait_closed()
+            await eventually(lambda: not state.connections and not state.tasks)
+
+
+def body_of(prompt: str, **options: Any) -> bytes:
+    return json.dumps({"request": {"prompt": prompt}, "quantum_config": {"cache": "bypass"} | options}).encode()
+
+
+@pytest.fixture
+async def busy(tmp_path: Path) -> AsyncIterator[Place]:
+    async with place(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def free(tmp_path: Path) -> AsyncIterator[Place]:
+    async with place(tmp_path, held=False) as opened:
+        yield opened
+
+
+LONG_WAY = f"{ROUTE}?"
+"""The same to the application, and not as plain as the short way wants it."""
+
+FAULTY = {
+    "nothing": b"",
+    "half": b'{"request": {"prom',
+    "no request": b"{}",
+    "an unknown field": b'{"request": {"prompt": "x", "colour": "red"}}',
+    "an unknown model": b'{"request": {"prompt": "x", "allowed_models": ["no/such"]}}',
+    "nothing is left": b'{"request": {"prompt": "x"}, "preferences": {"max_cost_usd": 1e-12}}',
+    "too large": b" " * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("what", FAULTY)
+async def test_both_ways_tell_a_mistake_in_the_same_words(free: Place, what: str) -> None:
+    wire, other = await free.wire(), await free.wire()
+    wire.ask(FAULTY[what])
+    other.ask(FAULTY[what], target=LONG_WAY)
+    short, long = await wire.answer(), await other.answer()
+    assert short.status >= 400
+    assert (short.status, short.headers, short.body) == (long.status, long.headers, long.body)
+    wire.ask("and the connection is good for more")
+    assert (await wire.answer()).status == 200
+
+
+async def test_both_ways_decide(free: Place) -> None:
+    wire = await free.wire()
+    for target in (ROUTE, LONG_WAY):
+        wire.ask("x", target=target)
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+        assert answer.body["cache"] == "bypass"
+    wire.ask(json.dumps({"request": {"prompt": "again"}}).encode())
+    first = await wire.answer()
+    wire.ask(json.dumps({"request": {"prompt": "again"}}).encode())
+    assert {(await wire.answer()).body["model"], first.body["model"]} == {first.body["model"]}
+    assert free.held.outcome("decided") == 4
+
+
+async def test_who_hangs_up_is_withdrawn_in_the_moment_and_counted(busy: Place) -> None:
+    first, leaves, last = [await busy.wire() for _ in range(3)]
+    first.ask("first")
+    await busy.waiting(0)
+    await asyncio.sleep(0.02)
+    leaves.ask("leaves")
+    await busy.waiting(1)
+    last.ask("last")
+    await busy.waiting(2)
+    leaves.writer.close()
+    await eventually(lambda: busy.held.outcome("abandoned") == 1)
+    assert not busy.held.release.is_set()
+    busy.held.release.set()
+    assert [(await wire.answer()).status for wire in (first, last)] == [200, 200]
+    assert busy.held.decided == ["first", "last"]
+    assert (busy.held.outcome("decided"), busy.held.outcome("abandoned")) == (2, 1)
+
+
+async def test_who_hangs_up_in_the_middle_of_the_body_has_asked_nothing(free: Place) -> None:
+    leaves, stays = await free.wire(), await free.wire()
+    leaves.writer.write(f"POST {ROUTE} HTTP/1.1\r\nhost: r\r\ncontent-length: 100\r\n\r\n{{".encode())
+    await leaves.writer.drain()
+    await asyncio.sleep(0.02)
+    leaves.writer.close()
+    stays.ask("x")
+    assert (await stays.answer()).status == 200
+    assert (free.held.outcome("decided"), free.held.outcome("abandoned")) == (1, None)
+
+
+async def test_what_is_sent_in_one_go_is_answered_in_order_by_whichever_way(busy: Place) -> None:
+    wire = await busy.wire()
+    targets = [ROUTE, LONG_WAY, ROUTE, ROUTE, LONG_WAY, ROUTE]
+    for number, target in enumerate(targets):
+        body = json.dumps({"request": {"prompt": "x"}, "episode": {"episode_id": f"e{number}"}})
+        wire.ask(body.encode(), target=target)
+    wire.writer.write(b"GET /healthz HTTP/1.1\r\nhost: r\r\n\r\n")
+    await asyncio.sleep(0.05)
+    busy.held.release.set()
+    answers = [await wire.answer() for _ in range(len(targets) + 1)]
+    assert [answer.body.get("episode_id") for answer in answers[:-1]] == [f"e{n}" for n in range(len(targets))]
+    assert answers[-1].body["status"] == "ok"
+
+
+async def test_who_hangs_up_with_more_in_the_pipe_leaves_nothing_behind(busy: Place) -> None:
+    wire, stays = await busy.wire(), await busy.wire()
+    for number in range(3):
+        wire.ask(f"{number}", target=ROUTE if number else LONG_WAY)
+    stays.ask("stays")
+    await busy.waiting(1)
+    wire.writer.close()
+    await asyncio.sleep(0.05)
+    busy.held.release.set()
+    assert (await stays.answer()).status == 200
+    await eventually(lambda: len(busy.state.connections) == 1 and not busy.state.tasks)
+
+
+@pytest.mark.parametrize(("headers", "version"), [(["connection: close"], "1.1"), ([], "1.0")])
+async def test_a_caller_that_asks_for_no_more_is_let_go(free: Place, headers: list[str], version: str) -> None:
+    wire = await free.wire()
+    wire.ask("x", *headers, version=version)
+    answer = await wire.answer()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert await wire.ended()
+
+
+async def test_a_body_in_pieces_is_one_body(free: Place) -> None:
+    wire, body = await free.wire(), body_of("in many pieces")
+    wire.writer.write(f"POST {ROUTE} HTTP/1.1\r\nhost: r\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+    for start in range(0, len(body), 7):
+        piece = body[start : start + 7]
+        wire.writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await asyncio.sleep(0.001)
+    wire.writer.write(b"0\r\n\r\n")
+    assert (await wire.answer()).status == 200
+
+
+async def test_a_full_queue_refuses_before_the_body_is_there(tmp_path: Path) -> None:
+    async with place(tmp_path, max_queue=1) as busy:
+        wires = [await busy.wire() for _ in range(3)]
+        wires[0].ask("at work")
+        await asyncio.sleep(0.05)
+        wires[1].ask("waits")
+        await busy.waiting(1)
+        wires[2].writer.write(f"POST {ROUTE} HTTP/1.1\r\nhost: r\r\ncontent-length: 52\r\n\r\n".encode())
+        refused = await wires[2].answer()
+        assert (refused.status, refused.body["code"]) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert busy.held.outcome("overloaded") == 1
+        wires[2].writer.write(b"{}" + b" " * 50)  # which nobody reads
+        busy.held.release.set()
+        assert [(await wire.answer()).status for wire in wires[:2]] == [200, 200]
+        wires[2].ask("later")
+        assert (await wires[2].answer()).status == 200
+
+
+async def test_a_server_that_stops_answers_what_it_has_begun_and_closes(busy: Place) -> None:
+    asks, idle = await busy.wire(), await busy.wire()
+    asks.ask("x")
+    await asyncio.sleep(0.05)
+    for connection in list(busy.state.connections):
+        connection.shutdown()
+    assert await idle.ended()
+    busy.held.release.set()
+    answer = await asks.answer()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert await asks.ended()
+
+
+async def test_what_breaks_inside_is_told_without_details(free: Place, caplog: pytest.LogCaptureFixture) -> None:
+    free.held.engine.batcher.put = None  # type: ignore[method-assign,assignment]
+    wire = await free.wire()
+    wire.ask("x")
+    answer = await wire.answer()
+    assert (answer.status, answer.body["code"]) == (500, "internal_error")
+    assert "NoneType" in caplog.text
+    assert "NoneType" not in json.dumps(answer.body)
