@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -23,16 +24,17 @@ from monkey_coder.quantum.budget_pacing import BudgetPacer
 from monkey_coder.quantum.capability_profiler import Profiles
 from monkey_coder.quantum.exploration import decayed, explore
 from monkey_coder.quantum.identifiers import SignedIds
-from monkey_coder.quantum.live_learning import LiveLearner
-from monkey_coder.quantum.online_model import OnlineOptions
+from monkey_coder.quantum.learners import Learners
+from monkey_coder.quantum.live_learning import JoinedOutcome, LiveLearner
+from monkey_coder.quantum.model_evidence import OnlineOptions
 from monkey_coder.quantum.outcome_record import OutcomeRecord, Reporter, outcome_row
-from monkey_coder.quantum.outlook import Outlook
+from monkey_coder.quantum.outlook import Forecast, Outlook
 from monkey_coder.quantum.performance_monitor import PerformanceMonitor
 from monkey_coder.quantum.preparation import prepare
 from monkey_coder.quantum.provider_manager import ProviderManager
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.routing_strategies import configured_strategies
-from monkey_coder.quantum.selection_learning import Learners, OutcomeFollower
+from monkey_coder.quantum.selection_learning import OutcomeFollower
 from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.thread_manager import ThreadManager
 from monkey_coder.storage.port import OutcomeRow, Store, StreamedOutcome
@@ -88,9 +90,9 @@ class Stream:
         rows = self._rows[start : start + limit]
         return [StreamedOutcome(str(start + place + 1), row) for place, row in enumerate(rows)]
 
-    def decision(self, _: str) -> None:
+    def decision_payloads(self, _: Sequence[str]) -> Mapping[str, bytes]:
         """No decision is read from here: the process remembers its own."""
-        return
+        return {}
 
     def documents(self, _: str) -> Mapping[str, Any]:
         """Nobody set anything."""
@@ -299,15 +301,18 @@ def play_parts(
         served = explore(winner, utility, candidates, epsilon, rng, optimism)
         chosen[step] = at = int(served.column[0])
         score[step], cost[step] = tasks.scores[row, at], tasks.cost_usd[row, at]
-        outlook = Outlook(
-            table.refs, batch.state[row], dimensions, success[0], usd[0], batch.candidates[row],
-            int(gated.input_tokens[row]), int(gated.output_tokens[row]), opens=True,
-        )  # fmt: skip
+        forecast = Forecast(table.refs, success[0], usd[0], batch.candidates[row], opens=True)
+        tokens = int(gated.input_tokens[row]), int(gated.output_tokens[row])
+        outlook = Outlook(batch.state[row], dimensions, *tokens, forecast=partial(_given, forecast))
         record = OutcomeRecord("anonymous", 0.0, quality=float(score[step]), cost_usd=float(cost[step]))
-        learner.learn(str(step), table.refs[at], record, name, outlook, table, further=False)
+        learner.learn([JoinedOutcome(str(step), table.refs[at], record, name, outlook, further=False)], table)
         if step % READ_AT_ONCE == READ_AT_ONCE - 1:
             learned = learner.learned(table)
     return Run(score, cost, chosen)
+
+
+def _given(forecast: Forecast) -> Forecast:
+    return forecast
 
 
 def failing(column: int, factor: float, tasks: Tasks) -> Tasks:

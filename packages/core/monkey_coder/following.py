@@ -21,10 +21,11 @@ from monkey_coder.ports import Clock
 from monkey_coder.probe_permits import ProbePermits
 from monkey_coder.quantum.budget_pacing import BudgetPacer
 from monkey_coder.quantum.capability_profiler import Profiles
+from monkey_coder.quantum.learners import Learners
 from monkey_coder.quantum.live_learning import LiveLearner
 from monkey_coder.quantum.performance_monitor import PerformanceMonitor
 from monkey_coder.quantum.provider_manager import ProviderManager
-from monkey_coder.quantum.selection_learning import Learners, OutcomeFollower
+from monkey_coder.quantum.selection_learning import OutcomeFollower
 from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
 from monkey_coder.storage.port import Store
 
@@ -104,11 +105,13 @@ def follow(
 async def running(follower: OutcomeFollower) -> AsyncIterator[None]:
     """Know what others know already, then follow until the block ends."""
     async with AsyncExitStack() as stack:
-        executor = ThreadPoolExecutor(1, thread_name_prefix="learn")
-        stack.callback(executor.shutdown)
-        await asyncio.get_running_loop().run_in_executor(executor, follower.catch_up, CATCH_UP_S)
+        learning = ThreadPoolExecutor(1, thread_name_prefix="learn")
+        stack.callback(learning.shutdown)
+        looking = ThreadPoolExecutor(1, thread_name_prefix="look")
+        stack.callback(looking.shutdown)
+        await asyncio.get_running_loop().run_in_executor(learning, follower.catch_up, CATCH_UP_S)
         jobs = await stack.enter_async_context(asyncio.TaskGroup())
-        following = jobs.create_task(follower.run(executor), name="following")
+        following = jobs.create_task(follower.run(learning, looking), name="following")
         stack.callback(following.cancel)
         yield
 

@@ -118,39 +118,61 @@ class TaskProfile:
     output_tokens: float | None
 
 
+@dataclass(slots=True)
+class _Cell:
+    """What one reporter's outcomes say of one model in one task type: discounted weights and sums.
+
+    In plain numbers and not in arrays: an outcome touches one cell, and arrays are made of them when they are wanted.
+    """
+
+    weight: float = 0.0
+    total: float = 0.0
+    step: int = 0  # of the task type, up to which the two above have faded
+    count: int = 0
+    failures: float = 0.0  # in a row
+    tokens_weight: float = 0.0
+    tokens_total: float = 0.0  # of the logarithm
+
+
+@dataclass(slots=True)
+class _Latency:
+    """What one reporter's outcomes say of one model's latency, of the logarithm."""
+
+    weight: float = 0.0
+    total: float = 0.0
+    count: int = 0
+
+
+@dataclass(slots=True)
 class _Tally:
-    """Discounted weights and sums of one reporter, all with models as the last axis."""
+    """All that one reporter told; cells by task type and ref, latencies by ref."""
 
-    def __init__(self, models: int) -> None:
-        tasks = len(TASK_TYPES)
-        self.success: Float64 = np.zeros((2, tasks, models))
-        self.tokens: Float64 = np.zeros((2, tasks, models))  # of the logarithm
-        self.latency: Float64 = np.zeros((2, models))  # of the logarithm
-        self.task_steps = [0] * tasks
-        self.steps: NDArray[np.int64] = np.zeros((tasks, models), dtype=np.int64)
-        self.latency_steps: NDArray[np.int64] = np.zeros(models, dtype=np.int64)
-        self.failures: Float64 = np.zeros((1, tasks, models))  # in a row; the first axis is for `_gathered`
+    cells: dict[tuple[int, str], _Cell] = field(default_factory=dict)
+    latencies: dict[str, _Latency] = field(default_factory=dict)
+    steps: list[int] = field(default_factory=lambda: [0] * len(TASK_TYPES))
 
-    def grow(self) -> None:
-        """Make room for one more model."""
-        for name in ("success", "tokens", "latency", "steps", "latency_steps", "failures"):
-            old = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.zeros_like(old[..., :1])], axis=-1))
+    def cell(self, task: int, ref: str) -> _Cell:
+        """The cell of a task type and model; one that is not there yet begins with nothing."""
+        found = self.cells.get((task, ref))
+        if found is None:
+            found = self.cells[task, ref] = _Cell(step=self.steps[task])
+        return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would make it three times as long to build
 class _Learned:
     """What was added, and when, so that what is left of it can be taken out."""
 
     reporter: str
     task: int
-    column: int
+    cell: _Cell
+    spell: _Latency | None
     success: float | None
-    latency: float | None
+    latency: float
     tokens: float | None
-    task_step: int
     step: int
-    latency_step: int
+    count: int
+    latency_count: int
 
 
 @dataclass
@@ -162,7 +184,6 @@ class Profiles:
     """
 
     options: ProfileOptions = field(default_factory=ProfileOptions)
-    _columns: dict[str, int] = field(default_factory=dict)
     _tallies: dict[str, _Tally] = field(default_factory=dict)
     _learned: OrderedDict[str, _Learned] = field(default_factory=OrderedDict)
 
@@ -173,37 +194,35 @@ class Profiles:
             identity: What makes two reports one.
             seen: What it says.
         """
-        self.unlearn(identity)
-        column = self._column(seen.model)
-        tally = self._tallies.setdefault(seen.reporter, _Tally(len(self._columns)))
-        task = _TASK_ROW[seen.task]
-        latency = tokens = None
-        if seen.success is not None:
-            tally.success[:, task] *= self.options.silent_fade
-            tally.success[:, task, column] *= self.options.own_fade
-            tally.success[:, task, column] += (1.0, seen.success)
-            tally.task_steps[task] += 1
-            tally.steps[task, column] += 1
-            failed = seen.success < _FAILED_BELOW
-            tally.failures[0, task, column] = tally.failures[0, task, column] + 1.0 if failed else 0.0
+        if identity in self._learned:
+            self.unlearn(identity)
+        tally = self._tallies.get(seen.reporter)
+        if tally is None:
+            tally = self._tallies[seen.reporter] = _Tally()
+        task, fade = _TASK_ROW[seen.task], self.options.own_fade
+        cell, success, spell = tally.cell(task, seen.model), seen.success, None
+        latency, tokens, latency_count = 0.0, None, 0
+        if success is not None:
+            tally.steps[task] += 1
+            self._fade(cell, tally.steps[task])
+            cell.weight = fade * cell.weight + 1.0
+            cell.total = fade * cell.total + success
+            cell.count += 1
+            cell.failures = cell.failures + 1.0 if success < _FAILED_BELOW else 0.0
         if seen.latency_s is not None:
-            latency = _usual(math.log(max(seen.latency_s, _TINIEST_S)), tally.latency[:, column])
-            tally.latency[:, column] *= self.options.own_fade
-            tally.latency[:, column] += (1.0, latency)
-            tally.latency_steps[column] += 1
+            spell = tally.latencies.get(seen.model)
+            if spell is None:
+                spell = tally.latencies[seen.model] = _Latency()
+            latency = _usual(math.log(max(seen.latency_s, _TINIEST_S)), spell.weight, spell.total)
+            spell.weight = fade * spell.weight + 1.0
+            spell.total = fade * spell.total + latency
+            latency_count = spell.count = spell.count + 1
         if seen.output_tokens is not None:
-            tokens = _usual(math.log(max(seen.output_tokens, 1.0)), tally.tokens[:, task, column])
-            tally.tokens[:, task, column] += (1.0, tokens)
+            tokens = _usual(math.log(max(seen.output_tokens, 1.0)), cell.tokens_weight, cell.tokens_total)
+            cell.tokens_weight += 1.0
+            cell.tokens_total += tokens
         self._learned[identity] = _Learned(
-            seen.reporter,
-            task,
-            column,
-            seen.success,
-            latency,
-            tokens,
-            tally.task_steps[task],
-            int(tally.steps[task, column]),
-            int(tally.latency_steps[column]),
+            seen.reporter, task, cell, spell, success, latency, tokens, tally.steps[task], cell.count, latency_count
         )
         if len(self._learned) > self.options.remembered:
             self._learned.popitem(last=False)
@@ -213,19 +232,26 @@ class Profiles:
         old = self._learned.pop(identity, None)
         if old is None:
             return
-        tally, options = self._tallies[old.reporter], self.options
+        options, cell, spell = self.options, old.cell, old.spell
         if old.success is not None:
-            left = options.silent_fade ** (tally.task_steps[old.task] - old.task_step)
-            left *= options.own_fade ** int(tally.steps[old.task, old.column] - old.step)
-            _take_out(tally.success[:, old.task], old.column, left, old.success)
+            now = self._tallies[old.reporter].steps[old.task]
+            self._fade(cell, now)
+            left = options.silent_fade ** (now - old.step) * options.own_fade ** (cell.count - old.count)
+            cell.weight, cell.total = _without(cell.weight, cell.total, left, old.success)
             if old.success < _FAILED_BELOW:
-                row = tally.failures[0, old.task]
-                row[old.column] = max(0.0, row[old.column] - 1.0)
-        if old.latency is not None:
-            left = options.own_fade ** int(tally.latency_steps[old.column] - old.latency_step)
-            _take_out(tally.latency, old.column, left, old.latency)
+                cell.failures = max(0.0, cell.failures - 1.0)
+        if spell is not None:
+            left = options.own_fade ** (spell.count - old.latency_count)
+            spell.weight, spell.total = _without(spell.weight, spell.total, left, old.latency)
         if old.tokens is not None:
-            _take_out(tally.tokens[:, old.task], old.column, 1.0, old.tokens)
+            cell.tokens_weight, cell.tokens_total = _without(cell.tokens_weight, cell.tokens_total, 1.0, old.tokens)
+
+    def _fade(self, cell: _Cell, step: int) -> None:
+        """Let the outcomes in its task type since the last look fade what fades with them."""
+        factor = self.options.silent_fade ** (step - cell.step)
+        cell.weight *= factor
+        cell.total *= factor
+        cell.step = step
 
     def table(self, base: ModelTable) -> ModelTable:
         """The catalog's table with what was learned since: chances, evidence and latencies.
@@ -323,35 +349,45 @@ class Profiles:
         return factors
 
     def _gathered(self, base: ModelTable, name: str) -> tuple[Float64, Float64]:
-        """(R, ..., M) weights and sums of all reporters, in the columns of `base`."""
-        known = [(column, self._columns[ref]) for column, ref in enumerate(base.refs) if ref in self._columns]
-        wanted, own = ([pair[side] for pair in known] for side in (0, 1))
+        """(R, ..., M) weights and sums of all reporters, in the columns of `base`; failures have no sums."""
         shape = (len(base),) if name == "latency" else (len(TASK_TYPES), len(base))
         gathered = np.zeros((2, max(1, len(self._tallies)), *shape))
         for row, tally in enumerate(self._tallies.values()):
-            gathered[:, row][..., wanted] = getattr(tally, name)[..., own]  # one of one entry fills both
+            if name == "latency":
+                for ref, spell in tally.latencies.items():
+                    if ref in base.index:
+                        gathered[:, row, base.index[ref]] = spell.weight, spell.total
+            else:
+                self._gather(tally, base, name, gathered[:, row])
         return gathered[0], gathered[1]
 
-    def _column(self, ref: str) -> int:
-        if ref not in self._columns:
-            self._columns[ref] = len(self._columns)
-            for tally in self._tallies.values():
-                tally.grow()
-        return self._columns[ref]
+    def _gather(self, tally: _Tally, base: ModelTable, name: str, into: Float64) -> None:
+        """Write what one reporter told into (2, T, M)."""
+        found = [(task, base.index[ref], cell) for (task, ref), cell in tally.cells.items() if ref in base.index]
+        if not found:
+            return
+        tasks, columns, cells = zip(*found, strict=True)
+        match name:
+            case "success":
+                for task, cell in zip(tasks, cells, strict=True):
+                    self._fade(cell, tally.steps[task])
+                values = [(cell.weight, cell.total) for cell in cells]
+            case "tokens":
+                values = [(cell.tokens_weight, cell.tokens_total) for cell in cells]
+            case _:
+                values = [(cell.failures, 0.0) for cell in cells]
+        into[:, tasks, columns] = np.array(values).T
 
 
-def _usual(value: float, tally: Float64) -> float:
-    """A logarithm, held near the mean of a (weight, sum) once there is one worth the name."""
-    if tally[0] < _USUAL:
+def _usual(value: float, weight: float, total: float) -> float:
+    """A logarithm, held near the mean of weights and sums once there is one worth the name."""
+    if weight < _USUAL:
         return value
-    mean = tally[1] / tally[0]
-    return float(np.clip(value, mean - _SURPRISE, mean + _SURPRISE))
+    mean = total / weight
+    return min(max(value, mean - _SURPRISE), mean + _SURPRISE)
 
 
-def _take_out(sums: Float64, column: int, left: float, value: float) -> None:
-    """Subtract an observation; what is left of nothing but rounding becomes nothing."""
-    weight = sums[0, column] - left
-    if weight < 1e-9:
-        sums[:, column] = 0.0
-    else:
-        sums[:, column] = (weight, sums[1, column] - left * value)
+def _without(weight: float, total: float, left: float, value: float) -> tuple[float, float]:
+    """A weight and a sum without what is left of an observation; what remains but for rounding becomes nothing."""
+    weight -= left
+    return (0.0, 0.0) if weight < 1e-9 else (weight, total - left * value)

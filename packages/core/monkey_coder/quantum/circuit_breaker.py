@@ -63,6 +63,11 @@ class CircuitBreaker:
         self._probes_left = 0
         self._probes_given_at: float | None = None
 
+    @property
+    def quiet(self) -> bool:
+        """Whether it is closed and nothing failed last, so that one more success tells it nothing."""
+        return self.retry_at is None and not self.failures
+
     def state(self, now: float) -> BreakerState:
         """What it is at a time."""
         if self.retry_at is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -13,14 +13,36 @@ from monkey_coder.catalog.table import ModelTable
 from monkey_coder.models import TaskType
 from monkey_coder.quantum.budget_pacing import BudgetPacer, Pace, Prospect
 from monkey_coder.quantum.context_map import ContextMap
-from monkey_coder.quantum.online_model import Lesson, OnlineOptions
+from monkey_coder.quantum.model_evidence import OnlineOptions
+from monkey_coder.quantum.online_model import Lesson
 from monkey_coder.quantum.outcome_record import OutcomeRecord
-from monkey_coder.quantum.outlook import Outlook
+from monkey_coder.quantum.outlook import Forecast, Outlook
 from monkey_coder.quantum.state_encoder import TASK_INDEX
 from monkey_coder.quantum.voices import Estimate, Voices
 
 _EXPERIENCE_FADE: Final = 0.9999
 """Factor on the experience of a task type with each of its outcomes."""
+
+
+@dataclass(slots=True, eq=False)  # not frozen, which would make it slow to build: there are thousands a second
+class JoinedOutcome:
+    """One outcome with what must be known of its decision; not to be changed.
+
+    Attributes:
+        identity: What tells outcomes apart.
+        model: Ref of the model that answered.
+        record: What became of it.
+        task: Type of the task.
+        outlook: What was foreseen; None where nothing was.
+        further: Whether it corrects an earlier one: then it is not paid for again.
+    """
+
+    identity: str
+    model: str
+    record: OutcomeRecord
+    task: TaskType
+    outlook: Outlook | None
+    further: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,73 +75,67 @@ class LiveLearner:
         self._known: Estimate | None = None
         self._experience: dict[TaskType, float] = {}
 
-    def learn(
-        self,
-        identity: str,
-        model: str,
-        record: OutcomeRecord,
-        task: TaskType,
-        outlook: Outlook,
-        base: ModelTable,
-        *,
-        further: bool,
-    ) -> None:
-        """Learn from one outcome.
+    def learn(self, outcomes: Sequence[JoinedOutcome], base: ModelTable) -> None:
+        """Learn from outcomes, in order.
 
         Args:
-            identity: What tells outcomes apart.
-            model: Ref of the model that answered.
-            record: What became of it.
-            task: Type of the task.
-            outlook: What was foreseen.
+            outcomes: Those without an outlook are passed over.
             base: The models with the priors of the catalog; outcomes of others are passed over.
-            further: Whether it corrects an earlier one: then it is not paid for again.
         """
-        column = base.index.get(model)
-        if column is None:
+        known = [
+            (outcome, outcome.outlook)
+            for outcome in outcomes
+            if outcome.outlook is not None and outcome.model in base.index
+        ]
+        if not known:
             return
         if self._model is None:
-            self._model = Voices(ContextMap.of(outlook.dimensions), self._options)
-        if outlook.dimensions != self._model.contexts.layout.dimensions:
+            self._model = Voices(ContextMap.of(known[0][1].dimensions), self._options)
+        contexts = self._model.contexts
+        known = [pair for pair in known if pair[1].dimensions == contexts.layout.dimensions]
+        if not known:
             return
-        row = TASK_INDEX[task]
-        if record.score is not None and not further:
-            self._experience[task] = _EXPERIENCE_FADE * self._experience.get(task, 0.0) + 1.0
-        foreseen_usd = float(
-            base.request_usd[column]
-            + outlook.input_tokens * base.input_usd[column]
-            + outlook.output_tokens * base.output_usd[column]
+        rows = np.array([TASK_INDEX[outcome.task] for outcome, _ in known])
+        columns = np.array([base.index[outcome.model] for outcome, _ in known])
+        tokens = np.array([(outlook.input_tokens, outlook.output_tokens) for _, outlook in known])
+        foreseen = base.request_usd[columns] + (
+            tokens[:, 0] * base.input_usd[columns] + tokens[:, 1] * base.output_usd[columns]
         )
-        answered = record.error_type is None
-        self._model.learn(
-            identity,
-            Lesson(
-                ref=model,
-                context=self._model.contexts.read(outlook.state[None])[0],
-                prior=float(base.success[row, column]),
-                worth=float(base.evidence[row, column]),
-                score=record.score,
-                cost_usd=record.cost_usd if answered else None,
-                expected_usd=foreseen_usd,
-                reporter=record.reporter,
-            ),
+        figures = zip(
+            known,
+            contexts.read(np.array([outlook.state for _, outlook in known])),
+            base.success[rows, columns].tolist(),
+            base.evidence[rows, columns].tolist(),
+            foreseen.tolist(),
+            strict=True,
         )
-        if self._pacer is not None and not further:
-            self._pace(self._pacer, model, record, outlook, foreseen_usd)
+        lessons: list[tuple[str, Lesson]] = []
+        for (outcome, outlook), context, prior, worth, foreseen_usd in figures:
+            record = outcome.record
+            score, cost_usd = record.score, None if record.error_type is not None else record.cost_usd
+            if score is not None and not outcome.further:
+                self._experience[outcome.task] = _EXPERIENCE_FADE * self._experience.get(outcome.task, 0.0) + 1.0
+            lesson = Lesson(
+                outcome.model, context, prior, worth, score, cost_usd, foreseen_usd, record.reporter, outcome.further
+            )
+            lessons.append((outcome.identity, lesson))
+            if self._pacer is not None and not outcome.further:
+                self._pace(self._pacer, outcome.model, record, outlook.forecast(), foreseen_usd)
+        self._model.learn_all(lessons)
 
     def _pace(
-        self, pacer: BudgetPacer, model: str, record: OutcomeRecord, outlook: Outlook, foreseen_usd: float
+        self, pacer: BudgetPacer, model: str, record: OutcomeRecord, forecast: Forecast, foreseen_usd: float
     ) -> None:
         paid = record.cost_usd
         if paid is None:
             answered = record.error_type is None
-            expected = outlook.cost_usd[outlook.refs.index(model)] if model in outlook.refs else foreseen_usd
+            expected = forecast.cost_usd[forecast.refs.index(model)] if model in forecast.refs else foreseen_usd
             paid = float(expected) if answered else 0.0
-        optimism = np.zeros(len(outlook.refs), np.float32)
-        if self._known is not None and self._known.refs == outlook.refs:
+        optimism = np.zeros(len(forecast.refs), np.float32)
+        if self._known is not None and self._known.refs == forecast.refs:
             optimism = self._known.optimism
-        prospect = Prospect(outlook.value, optimism, outlook.cost_usd, outlook.candidates)
-        pacer.observe(prospect, paid, opens=outlook.opens)
+        prospect = Prospect(forecast.value, optimism, forecast.cost_usd, forecast.candidates)
+        pacer.observe(prospect, paid, opens=forecast.opens)
 
     def learned(self, base: ModelTable) -> Learned:
         """What is known now, for the models of a table with the priors of the catalog."""

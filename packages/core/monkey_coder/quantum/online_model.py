@@ -15,9 +15,10 @@ The logarithm of the cost over the catalog's estimate is learned by the same reg
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -26,52 +27,17 @@ from numpy.typing import NDArray
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.ports import FloatArray, IntArray
 from monkey_coder.quantum.context_map import ContextMap
+from monkey_coder.quantum.model_evidence import COST_BOUND, Evidence, OnlineOptions
 
 Float64 = NDArray[np.float64]
 
-COST_BOUND: Final = 3.0
-"""Costs are not believed to be off by more than e to this."""
-_CALIBRATION_FADE: Final = 0.995
 _OTHERS: Final = 4
 """Models without new outcomes whose weights follow a change of the shared ones at once; the others take turns."""
-_BULK: Final = 64
-"""Outcomes after which weights are solved anew at the latest."""
-
-
-@dataclass(frozen=True, slots=True)
-class OnlineOptions:
-    """How fast it learns and forgets. Precisions count in outcomes.
-
-    Attributes:
-        ridge: Precision of a model's own weights where its prior is worth one outcome; rises with that worth.
-        shared_ridge: Precision of the shared weights where priors are worth one outcome; rises with the square of it.
-        fade: Factor on a model's evidence with each of its outcomes.
-        prior_cap: The most outcomes that a catalog prior is worth.
-        level_fade: Factor on the evidence of a model's level with each of its outcomes.
-        silent_fade: Factor on the same with each outcome of any model.
-        level_worth: Outcomes that "no deviation" is worth.
-        level_chance: Standard deviations of a level that chance explains.
-        seen_fade: Factor on the count of a model's outcomes, by which optimism goes, with each outcome of any model.
-        optimism: Successes that a model without outcomes is given beyond its estimate when the engine may explore,
-            once others have outcomes.
-        optimism_worth: Outcomes at which that has fallen to 0.7, where its prior is worth one; surer ones need less.
-        share: The most that one reporter is worth in the estimate of a model once there are two; at least one half.
-        remembered: Latest outcomes that can still be corrected.
-    """
-
-    ridge: float = 100.0
-    shared_ridge: float = 30.0
-    fade: float = 0.9995
-    prior_cap: float = 10.0
-    level_fade: float = 0.97
-    silent_fade: float = 0.998
-    level_worth: float = 10.0
-    level_chance: float = 1.0
-    seen_fade: float = 0.9995
-    optimism: float = 0.2
-    optimism_worth: float = 4.0
-    share: float = 0.5
-    remembered: int = 5_000
+_LEAST_BULK: Final = 64
+_MOST_BULK: Final = 512
+_BULK_SHARE: Final = 8
+"""Weights are solved anew after so many outcomes at the latest, and after that share of all so far in between: the more
+there are, the less each of them moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +53,7 @@ class Lesson:
         cost_usd: What it cost; None where that was not said.
         expected_usd: The catalog's estimate of that.
         reporter: Whose word it is.
+        further: Whether it corrects an outcome that was told before; of no effect where that is not remembered.
     """
 
     ref: str
@@ -97,6 +64,7 @@ class Lesson:
     cost_usd: float | None = None
     expected_usd: float = 0.0
     reporter: str = "anonymous"
+    further: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,36 +143,18 @@ class LiveEstimate:
         return success.astype(np.float32), (cost_usd * factor).astype(np.float32)
 
 
-@dataclass(slots=True, eq=False)
-class _Known:
-    """What outcomes of one model add up to; d entries of a request, 2 outputs."""
-
-    gram: Float64
-    moment: Float64
-    weights: Float64
-    worth: float
-    variance: float = 0.05
-    seen: float = 0.0
-    level_sum: float = 0.0
-    level_weight: float = 0.0
-    step: int = 0
-    paid: float = 0.0
-    foreseen: float = 0.0
-    count: int = 0
-    solved: int = 0
-    reporters: dict[str, float] = field(default_factory=dict)
-    pending: list[tuple[FloatArray, float, float, float, float, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Taken:
-    """A learned outcome, as far as it can be corrected."""
+    """A learned outcome, as far as it can be corrected; `wanted` and `log_cost` are what the regressions were given."""
 
-    ref: str
+    known: Evidence
     context: FloatArray
-    score: float
     weight: float
     count: int
+    score: float | None
+    wanted: float
+    log_cost: float
+    paid: float
 
 
 class OnlineModel:
@@ -220,48 +170,78 @@ class OnlineModel:
         self.contexts = contexts
         self._size = contexts.size
         self._shared: Float64 = np.zeros((self._size, 2))
-        self._known: dict[str, _Known] = {}
-        self._taken: OrderedDict[str, _Taken] = OrderedDict()
+        self._known: dict[str, Evidence] = {}
+        self._taken: OrderedDict[str, _Taken | None] = OrderedDict()  # None: of which nothing was learned
         self._reporters: set[str] = set()
         self._step = 0
         self._pending = 0
         self._solves = 0
 
     def learn(self, identity: str, lesson: Lesson) -> None:
-        """Learn from an outcome; a further one of the same identity corrects the score of the earlier one.
+        """Learn from an outcome; a further one of the same identity corrects score and cost of the earlier one.
 
         Args:
             identity: What tells outcomes apart.
             lesson: The outcome.
         """
+        self.learn_all([(identity, lesson)])
+
+    def learn_all(self, told: Sequence[tuple[str, Lesson]]) -> None:
+        """Learn from outcomes in order, each with its identity; many at once are learned in less time."""
+        at = 0
+        while at < len(told):
+            bulk = min(max(self._step // _BULK_SHARE, _LEAST_BULK), _MOST_BULK)
+            lot = told[at : at + max(1, bulk - self._pending)]
+            at += len(lot)
+            for (identity, lesson), (expected, log_cost) in zip(lot, self._expected(lot), strict=True):
+                self._take(identity, lesson, expected, log_cost)
+            if self._pending >= bulk:
+                self._solve()
+
+    def _expected(self, told: Sequence[tuple[str, Lesson]]) -> list[list[float]]:
+        """Success over the prior, and log cost, that the weights expect of each outcome."""
+        columns: dict[str, int] = {}
+        of_each = [columns.setdefault(lesson.ref, len(columns)) for _, lesson in told]
+        weights = [self._known[ref].weights if ref in self._known else 0.0 for ref in columns]
+        outputs = np.concatenate([self._shared + own for own in weights], axis=1)
+        learned = np.array([lesson.context for _, lesson in told]) @ outputs
+        expected: list[list[float]] = learned.reshape(len(told), -1, 2)[np.arange(len(told)), of_each].tolist()
+        return expected
+
+    def _take(self, identity: str, lesson: Lesson, expected: float, log_cost: float) -> None:
+        """Take in one outcome of which the weights expected so much."""
         earlier = self._taken.get(identity)
         if earlier is not None:
-            self._correct(identity, earlier, lesson.score)
+            self._correct(earlier, lesson, expected)
+            return
+        if lesson.further and identity not in self._taken:
             return
         if lesson.score is None and lesson.cost_usd is None:
+            self._remember(identity, None)
             return
         known = self._of(lesson)
-        expected, log_cost = lesson.context @ (self._shared + known.weights)
         self._step += 1
-        self._fade(known)
+        known.fade_to(self._step)
         known.seen += 1.0
-        weight = self._weight(known, lesson.reporter)
-        wanted = float(expected)
+        self._reporters.add(lesson.reporter)
+        weight = known.weigh(lesson.reporter, alone=len(self._reporters) < 2)
+        wanted = expected
         if lesson.score is not None:
-            wanted = self._level(known, lesson.score - lesson.prior, float(expected), weight)
+            wanted = known.move_level(lesson.score - lesson.prior, expected, weight)
         paid = foreseen = 0.0
         if lesson.cost_usd is not None and lesson.expected_usd > 0.0:
             paid, foreseen = lesson.cost_usd, lesson.expected_usd
-            log_cost = np.log(np.clip(paid / foreseen, np.exp(-2.0 * COST_BOUND), np.exp(2.0 * COST_BOUND)))
-        known.pending.append((lesson.context, weight, wanted, float(log_cost), paid, foreseen))
-        known.count += 1
+            log_cost = _log_ratio(paid, foreseen)
+        known.add(lesson.context, weight, (wanted, log_cost), (paid, foreseen))
         self._pending += 1
-        if lesson.score is not None:
-            self._taken[identity] = _Taken(lesson.ref, lesson.context, lesson.score, weight, known.count)
-            if len(self._taken) > self.options.remembered:
-                self._taken.popitem(last=False)
-        if self._pending >= _BULK:
-            self._solve()
+        self._remember(
+            identity, _Taken(known, lesson.context, weight, known.count, lesson.score, wanted, log_cost, paid)
+        )
+
+    def _remember(self, identity: str, taken: _Taken | None) -> None:
+        self._taken[identity] = taken
+        if len(self._taken) > self.options.remembered:
+            self._taken.popitem(last=False)
 
     def estimate(self, base: ModelTable) -> LiveEstimate | None:
         """What is known now; None before the first outcome.
@@ -275,7 +255,7 @@ class OnlineModel:
         options = self.options
         known = [self._known.get(ref) for ref in base.refs]
         for each in self._known.values():
-            self._fade(each)
+            each.fade_to(self._step)
         weights = np.stack([self._shared + (each.weights if each else 0.0) for each in known], axis=2)
         seen = np.array([each.seen if each else 0.0 for each in known])
         prior = np.clip(base.evidence.mean(axis=0), 1.0, options.prior_cap) - 1.0
@@ -286,98 +266,54 @@ class OnlineModel:
             prior=base.success,
             weights=weights.reshape(self._size, -1).astype(np.float32),
             others=self._shared.astype(np.float32),
-            level=np.array([self._level_of(each) if each else 0.0 for each in known], np.float32),
-            cost_factor=np.array([_calibration(each) if each else 1.0 for each in known], np.float32),
+            level=np.array([each.level if each else 0.0 for each in known], np.float32),
+            cost_factor=np.array([each.calibration if each else 1.0 for each in known], np.float32),
             seen=seen.astype(np.float32),
             optimism=(options.optimism * (bonus - bonus.min())).astype(np.float32),
         )
 
-    def _of(self, lesson: Lesson) -> _Known:
+    def _of(self, lesson: Lesson) -> Evidence:
         known = self._known.get(lesson.ref)
-        worth = float(np.clip(lesson.worth, 1.0, self.options.prior_cap))
+        worth = min(max(lesson.worth, 1.0), self.options.prior_cap)
         if known is None:
-            gram, moment, weights = np.zeros((self._size, self._size)), *np.zeros((2, self._size, 2))
-            self._known[lesson.ref] = known = _Known(gram, moment, weights, worth, step=self._step)
+            self._known[lesson.ref] = known = Evidence.none(self.options, self._size, worth, self._step)
         known.worth = worth
         return known
 
-    def _fade(self, known: _Known) -> None:
-        """Let the outcomes of others since the last look fade what fades with them."""
-        steps = self._step - known.step
-        if steps:
-            factor = self.options.silent_fade**steps
-            known.level_sum *= factor
-            known.level_weight *= factor
-            known.seen *= self.options.seen_fade**steps
-            known.step = self._step
-
-    def _level_of(self, known: _Known) -> float:
-        worth = known.level_weight + self.options.level_worth
-        deviation = known.level_sum / worth
-        chance = self.options.level_chance * float(np.sqrt(known.variance * known.level_weight)) / worth
-        return min(deviation + chance, 0.0)
-
-    def _level(self, known: _Known, surplus: float, expected: float, weight: float) -> float:
-        """Move the level by one score over the prior; returns what of it the regressions shall explain."""
-        level = self._level_of(known)
-        residual = surplus - expected
-        fade = self.options.level_fade
-        known.level_sum = fade * known.level_sum + weight * residual
-        known.level_weight = fade * known.level_weight + weight
-        known.variance += 0.02 * ((residual - level) ** 2 - known.variance)
-        return surplus - level
-
-    def _weight(self, known: _Known, reporter: str) -> float:
-        """How much a reporter's word counts: once there are two, no one outweighs the prior and all others."""
-        self._reporters.add(reporter)
-        fade, share = self.options.fade, self.options.share
-        for name in known.reporters:
-            known.reporters[name] *= fade
-        own = known.reporters.get(reporter, 0.0) + 1.0
-        known.reporters[reporter] = own
-        if len(self._reporters) < 2 or share >= 1.0:
-            return 1.0
-        others = known.worth + sum(known.reporters.values()) - own
-        return min(1.0, share / (1.0 - share) * others / own)
-
-    def _correct(self, identity: str, earlier: _Taken, score: float | None) -> None:
-        if score is None or score == earlier.score:
-            return
-        self._solve()
-        known = self._known[earlier.ref]
-        self._fade(known)
-        steps = known.count - earlier.count
-        change = earlier.weight * (score - earlier.score)
-        known.moment[:, 0] += self.options.fade**steps * change * earlier.context
-        known.level_sum += self.options.level_fade**steps * change
-        self._taken[identity] = replace(earlier, score=score)
-        self._solve_for([known])
+    def _correct(self, earlier: _Taken, lesson: Lesson, expected: float) -> None:
+        """Put a later word on an outcome in the place of the earlier one; what it does not speak of stays."""
+        known, success, cost = earlier.known, 0.0, 0.0
+        known.fade_to(self._step)
+        if lesson.score is not None and lesson.score != earlier.score:
+            if earlier.score is None:  # the first word on its quality
+                success = known.move_level(lesson.score - lesson.prior, expected, earlier.weight) - earlier.wanted
+            else:
+                success = lesson.score - earlier.score
+                known.correct_level(earlier.weight * success, known.count - earlier.count)
+            earlier.score, earlier.wanted = lesson.score, earlier.wanted + success
+        paid = foreseen = 0.0
+        if lesson.cost_usd is not None and lesson.cost_usd != earlier.paid and lesson.expected_usd > 0.0:
+            log_cost = _log_ratio(lesson.cost_usd, lesson.expected_usd)
+            cost = log_cost - earlier.log_cost
+            if not earlier.paid:  # of a changed cost the calibration hears by later outcomes
+                paid, foreseen = lesson.cost_usd, lesson.expected_usd
+            earlier.log_cost, earlier.paid = log_cost, lesson.cost_usd
+        if success or cost or paid:
+            change = earlier.weight * success, earlier.weight * cost
+            known.correct(earlier.context, earlier.count, change, (paid, foreseen))
+            self._pending += 1
 
     def _solve(self) -> None:
         """Take in what is pending, and find the weights anew."""
         touched = [known for known in self._known.values() if known.pending]
         self._pending = 0
-        if not touched:
-            return
-        taken = []
-        for known in touched:
-            context = np.array([row[0] for row in known.pending], np.float64)
-            rows = np.array([row[1:] for row in known.pending])
-            weight = rows[:, 0] * self.options.fade ** np.arange(len(rows) - 1, -1, -1)
-            faded = self.options.fade ** len(rows)
-            weighted = context * weight[:, None]
-            known.gram = faded * known.gram + weighted.T @ context
-            known.moment = faded * known.moment + weighted.T @ rows[:, 1:3]
-            known.pending.clear()
-            taken.append((known, context, rows[:, 3], rows[:, 4]))
-        self._solve_for(touched)
-        for known, context, paid, expected in taken:
-            logs = np.clip(context @ (self._shared[:, 1] + known.weights[:, 1]), -COST_BOUND, COST_BOUND)
-            faded = _CALIBRATION_FADE ** len(paid)
-            known.paid = faded * known.paid + float(paid.sum())
-            known.foreseen = faded * known.foreseen + float((expected * np.exp(logs)).sum())
+        if touched:
+            folded = [known.fold() for known in touched]
+            self._solve_for(touched)
+            for known, added in zip(touched, folded, strict=True):
+                known.calibrate(added, self._shared)
 
-    def _solve_for(self, touched: Sequence[_Known]) -> None:
+    def _solve_for(self, touched: Sequence[Evidence]) -> None:
         options, everyone = self.options, self._known.values()
         worth = float(np.mean([known.worth for known in everyone]))
         prior = np.full(self._size, options.shared_ridge * worth**2)
@@ -395,6 +331,6 @@ class OnlineModel:
             known.weights = np.asarray(own, np.float64)
 
 
-def _calibration(known: _Known) -> float:
-    """What a model really cost over what was foreseen, as far as outcomes tell."""
-    return float(np.clip(known.paid / known.foreseen, 0.1, 10.0)) if known.foreseen > 0.0 else 1.0
+def _log_ratio(paid: float, foreseen: float) -> float:
+    """Logarithm of what a call cost over what was foreseen, within what is believed of one call."""
+    return min(max(math.log(max(paid / foreseen, 1e-12)), -2.0 * COST_BOUND), 2.0 * COST_BOUND)

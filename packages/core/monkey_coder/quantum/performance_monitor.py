@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -43,6 +43,13 @@ class RollingWindow:
         """Take in a number; the oldest goes when the window is full."""
         self._values[self._seen % len(self._values)] = value
         self._seen += 1
+
+    def extend(self, values: Sequence[float]) -> None:
+        """Take in numbers, in order."""
+        latest = values[-len(self._values) :]
+        self._seen += len(values) - len(latest)
+        self._values[(self._seen + np.arange(len(latest))) % len(self._values)] = latest
+        self._seen += len(latest)
 
     def values(self) -> NDArray[np.float64]:
         """What is in the window, in no particular order."""
@@ -170,17 +177,25 @@ class PerformanceMonitor:
             self._check(due)
 
     def on_outcome(self, opinions: Mapping[str, str | None], model: str, success: float) -> None:
-        """Take in what came of a decision.
+        """Take in what came of one decision; see `on_outcomes`."""
+        self.on_outcomes([(opinions, model, success)])
+
+    def on_outcomes(self, outcomes: Iterable[tuple[Mapping[str, str | None], str, float]]) -> None:
+        """Take in what came of decisions.
 
         Args:
-            opinions: Each strategy's first choice at the time; None where it had no opinion.
-            model: Ref of the model that answered.
-            success: 0..1. Strategies that preferred another model are not judged: what that would have done is unknown.
+            outcomes: Of each: every strategy's first choice at the time, None where it had no opinion; ref of the model
+                that answered; success, 0..1. Strategies that preferred another model are not judged: what that would
+                have done is unknown.
         """
-        with self._lock:
+        followed: dict[str, list[float]] = {}
+        for opinions, model, success in outcomes:
             for name, choice in opinions.items():
                 if choice == model:
-                    self._records[name].followed.add(success)
+                    followed.setdefault(name, []).append(success)
+        with self._lock:
+            for name, scores in followed.items():
+                self._records[name].followed.extend(scores)
 
     def performance(self) -> dict[str, StrategyPerformance]:
         """The figures of every strategy seen so far."""

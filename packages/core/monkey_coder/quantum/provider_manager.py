@@ -8,7 +8,7 @@ operator set, which is above the rest.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -67,6 +67,23 @@ class ProviderReport:
     models: tuple[BreakerReport, ...]
 
 
+@dataclass(slots=True)
+class CallReport:
+    """What became of one call.
+
+    Attributes:
+        model: Ref of the model that was called.
+        error_type: What went wrong, or None when it answered.
+        decided_at: Tells when the decision was made, in seconds since 1970; asked only where it matters.
+        at: When the report came.
+    """
+
+    model: str
+    error_type: str | None
+    decided_at: Callable[[], float]
+    at: float
+
+
 class ProviderManager:
     """Keeps a breaker per provider and per model. Safe to call from any thread.
 
@@ -123,7 +140,7 @@ class ProviderManager:
             self._look_for_trouble()
 
     def on_outcome(self, model: str, error_type: str | None, decided_at: float, at: float) -> None:
-        """Take in a report; models that are not watched are ignored.
+        """Take in one report; see `on_outcomes`.
 
         Args:
             model: Ref of the model that was called.
@@ -131,15 +148,28 @@ class ProviderManager:
             decided_at: When the decision was made, in seconds since 1970.
             at: When the report came.
         """
-        if model not in self._models or (error_type is not None and error_type not in UNREACHABLE):
-            return
+        self.on_outcomes([CallReport(model, error_type, lambda: decided_at, at)])
+
+    def on_outcomes(self, reports: Iterable[CallReport]) -> None:
+        """Take in reports, in order; models that are not watched are ignored."""
+        changed = False
         with self._lock:
-            provider = _provider(model)
-            for breaker in (self._models[model], self._providers[provider]):
-                breaker.record(error_type is None, decided_at, at)
-            if error_type is not None:
-                self._last_error[provider] = error_type
-            self._look_for_trouble()
+            for report in reports:
+                model, error = self._models.get(report.model), report.error_type
+                if model is None or (error is not None and error not in UNREACHABLE):
+                    continue
+                name = _provider(report.model)
+                provider = self._providers[name]
+                if error is None and model.quiet and provider.quiet:
+                    continue  # most are, and tell nothing new
+                decided_at = report.decided_at()
+                for breaker in (model, provider):
+                    breaker.record(error is None, decided_at, report.at)
+                if error is not None:
+                    self._last_error[name] = error
+                changed = True
+            if changed:
+                self._look_for_trouble()
 
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
         """Count decisions for what is half-open as probes."""

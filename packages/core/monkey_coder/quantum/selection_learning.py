@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -20,23 +22,27 @@ from pydantic import ValidationError
 
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.errors import RouterError, StoreFormatError
-from monkey_coder.models import OverrideRequest, TaskType
-from monkey_coder.ports import Clock, OutcomeEvent, OutcomeListener
-from monkey_coder.quantum.capability_profiler import Observation, Profiles
-from monkey_coder.quantum.decision_record import decode
-from monkey_coder.quantum.live_learning import LiveLearner
-from monkey_coder.quantum.outcome_record import DECIDED_MODEL, OutcomeRecord
-from monkey_coder.quantum.outlook import Outlook
-from monkey_coder.quantum.performance_monitor import PerformanceMonitor
-from monkey_coder.quantum.provider_manager import Override, ProviderManager
-from monkey_coder.quantum.recent_decisions import DecisionFacts, RecentDecisions
+from monkey_coder.models import OverrideRequest
+from monkey_coder.ports import Clock, OutcomeListener
+from monkey_coder.quantum.learners import Learners
+from monkey_coder.quantum.outcome_joining import Arrived, Joined, OutcomeJoiner
+from monkey_coder.quantum.outcome_record import OutcomeRecord
+from monkey_coder.quantum.provider_manager import Override
+from monkey_coder.quantum.recent_decisions import RecentDecisions
 from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
-from monkey_coder.storage.port import START, OutcomeRow, Store
+from monkey_coder.storage.port import START, Store, StreamedOutcome
 
 OVERRIDES: Final = "provider_override"
 """Kind of the documents in which operators' overrides are kept, as they were sent, one per provider."""
 
-_BULK: Final = 1_000
+_BULK: Final = 500
+"""Outcomes read at once."""
+_LOT: Final = 32
+"""Outcomes learned from together: enough that the work on arrays is shared, few enough to be over in half a
+millisecond."""
+_MANY: Final = 32
+"""A step that takes in so many need not be followed by another one soon: all of it is seen within the pause between
+looks, and publishing costs as much as learning from a hundred."""
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
 _log = logging.getLogger(__name__)
 
@@ -53,8 +59,9 @@ class FollowerOptions:
         max_age_s: Outcomes that came longer ago than this are passed over.
         max_waiting: Outcomes that may wait for their decisions.
         remembered: Latest outcomes by which repeated and replaced ones are recognised.
-        breath_s: Pause after each outcome beside a running server: learning holds the interpreter, and requests that
-            want it back must not wait for a thousand outcomes.
+        breath_s: Pause after a few outcomes beside a running server: learning holds the interpreter, and requests that
+            want it back must not wait for hundreds of outcomes.
+        publish_s: While it is behind, pause between two snapshots with what was learned.
     """
 
     poll_s: float = 0.25
@@ -65,37 +72,11 @@ class FollowerOptions:
     max_waiting: int = 50_000
     remembered: int = 100_000
     breath_s: float = 1e-4
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """An outcome whose decision cannot be read yet."""
-
-    row: OutcomeRow
-    record: OutcomeRecord
-    tries: int
-    due: float
-
-
-@dataclass
-class Learners:
-    """Those who learn from outcomes.
-
-    Attributes:
-        profiles: What each model can do.
-        providers: What can be had.
-        monitor: How each strategy is doing.
-        live: What decisions rest on, request by request; None: they rest on the profiles alone.
-    """
-
-    profiles: Profiles
-    providers: ProviderManager
-    monitor: PerformanceMonitor
-    live: LiveLearner | None = None
+    publish_s: float = 0.25
 
 
 class OutcomeFollower:
-    """Follows the outcomes of one store. `step` belongs to one thread at a time.
+    """Follows the outcomes of one store. `step` and `follow` belong to one thread at a time, and `look` to one as well.
 
     Args:
         store: Where outcomes, decisions and overrides are.
@@ -106,10 +87,10 @@ class OutcomeFollower:
         wall_clock: Seconds since 1970.
         clock: For pauses.
         options: How to follow.
-        watches: Further looks at the store, as frequent as those at what operators set, in the thread of `step`.
+        watches: Further looks at the store, as frequent as those at what operators set, in the thread of `look`.
 
     Attributes:
-        recent: The latest decisions of this process; a listener.
+        watches: As given.
         listeners: Get one event per outcome; corrections are no further ones.
         on_pace: Is told target, cost weight and balance whenever the pace of spending is set.
     """
@@ -129,77 +110,115 @@ class OutcomeFollower:
         self.options = options or FollowerOptions()
         self._store, self._base, self._learners, self._live = store, base, learners, live
         self._issued_at, self._now, self._clock = issued_at, wall_clock, clock
-        self._watches = tuple(watches)
-        self.recent = RecentDecisions()
+        self.watches = tuple(watches)
+        self._joiner = OutcomeJoiner(store, self.options.remembered, outlooks=learners.live is not None)
         self.listeners: Sequence[OutcomeListener] = ()
         self.on_pace: Callable[[float, float, float], None] = lambda *_: None
-        self._joined: list[OutcomeEvent] = []
         self._position = START
-        self._latest: OrderedDict[str, float] = OrderedDict()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Arrived] = deque()
+        self._retry_at = math.inf
         self._dirty = False
-        self._overrides_at = self._reliability_at = clock()
-        self._wake = asyncio.Event()
+        self._knowing = threading.Lock()  # guards what is learned, and the models it is learned of
+        self._looks_at = self._reliability_at = clock()
+        self._publish_at = -math.inf
+        self._came, self._set = asyncio.Event(), asyncio.Event()
+
+    @property
+    def recent(self) -> RecentDecisions:
+        """The latest decisions of this process; a listener."""
+        return self._joiner.recent
 
     @property
     def waiting(self) -> int:
         """Outcomes whose decisions are not readable yet."""
         return len(self._waiting)
 
-    def step(self, breath_s: float = 0.0) -> int:
-        """Take in what has come, and publish what it changes; returns how many outcomes were read.
+    def step(self) -> int:
+        """Take in what has come, look at what operators set, and publish it; returns how many outcomes were read.
+
+        Raises:
+            StoreUnavailableError: The store does not answer; try again later.
+        """
+        read = self.follow()
+        self.look()
+        self.publish()
+        return read
+
+    def follow(self, breath_s: float = 0.0) -> int:
+        """Learn from some of what has come; returns how many outcomes were read.
 
         Args:
-            breath_s: Pause after each outcome.
+            breath_s: Pause after a few outcomes.
 
         Raises:
             StoreUnavailableError: The store does not answer; try again later.
         """
         now = self._clock()
-        if now >= self._overrides_at:
-            self._learners.providers.override(read_overrides(self._store))
-            for look in self._watches:
-                look()
-            self._overrides_at = now + self.options.overrides_s
-        self._retry(now)
+        if now >= self._retry_at:
+            self._retry(now, breath_s)
         rows = self._store.read_outcomes(self._position, _BULK)
-        for streamed in rows:
-            self._take(streamed.row, now)
-            self._position = streamed.position
+        for start in range(0, len(rows), _LOT):
+            lot = rows[start : start + _LOT]
+            arrived = self._arrived(lot)
+            found = self._joiner.look_up(one.row.decision_id for one in arrived)
+            self._learn(self._joiner.join(arrived, found))
+            self._wait_for([one for one in arrived if one.row.decision_id not in found], now)
+            self._position = lot[-1].position
             if breath_s:
                 time.sleep(breath_s)
-        self._tell()
-        self.publish()
         return len(rows)
+
+    def look(self) -> bool:
+        """Look at what operators set, and at what else is to be watched, if it is time; returns whether it was.
+
+        Raises:
+            StoreUnavailableError: The store does not answer, to one of the looks at least.
+        """
+        now = self._clock()
+        if now < self._looks_at:
+            return False
+        self._looks_at = now + self.options.overrides_s
+        failed: RouterError | None = None
+        for look in (self._look_at_overrides, *self.watches):
+            try:
+                look()
+            except RouterError as error:
+                failed = error
+        self._publish_if_changed()
+        if failed is not None:
+            raise failed
+        return True
 
     def catch_up(self, at_most_s: float) -> None:
         """Take in what there is, for so many seconds at most; a store that does not answer is left for later."""
         until = self._clock() + at_most_s
         try:
-            while self.step() and self._clock() < until:
+            self.look()
+            while self.follow() and self._clock() < until:
                 pass
         except RouterError as error:
             _log.warning("past outcomes cannot be read just now: %s", error)
+        self.publish()
 
     def publish(self) -> None:
         """Put what is known now into the snapshot, if that changes anything."""
-        live = self._live()
-        available = self._base.available & self._learners.providers.available(self._base.refs)
-        if self._dirty:
-            self._dirty = False
-            table = replace(self._learners.profiles.table(self._base), available=available)
-            changes: dict[str, Any] = {"table": table, "reliability": self._reliability(live)}
-            if self._learners.live is not None:
-                learned = self._learners.live.learned(self._base)
-                if learned.pace is not None:
-                    self.on_pace(learned.pace.target_usd, learned.pace.cost_weight, learned.pace.balance_usd)
-                changes |= {"estimate": learned.estimate, "pace": learned.pace, "experience": learned.experience}
-            self._live.update(lambda now: replace(now, **changes))
-        elif (available != live.table.available).any():
-            self.publish_availability()
+        with self._knowing:
+            if self._dirty:
+                self._dirty = False
+                available = self._base.available & self._learners.providers.available(self._base.refs)
+                table = replace(self._learners.profiles.table(self._base), available=available)
+                changes: dict[str, Any] = {"table": table, "reliability": self._reliability(self._live())}
+                if self._learners.live is not None:
+                    learned = self._learners.live.learned(self._base)
+                    if learned.pace is not None:
+                        self.on_pace(learned.pace.target_usd, learned.pace.cost_weight, learned.pace.balance_usd)
+                    changes |= {"estimate": learned.estimate, "pace": learned.pace, "experience": learned.experience}
+                self._live.update(lambda now: replace(now, **changes))
+                return
+        self._publish_if_changed()
 
     def rebase(self, base: ModelTable, change: Callable[[EngineSnapshot], EngineSnapshot]) -> None:
-        """Go on with other models, keeping what was learned; in the thread of `step`.
+        """Go on with other models, keeping what was learned. May be called from any thread.
 
         Args:
             base: The models with the priors of the catalog.
@@ -213,7 +232,8 @@ class OutcomeFollower:
             self._base = base  # under the snapshot's lock, for `publish_availability` may come from another thread
             return fresh
 
-        self._live.update(swap)
+        with self._knowing:
+            self._live.update(swap)
 
     def publish_availability(self) -> None:
         """Put into the snapshot what can be had now. May be called from any thread."""
@@ -226,145 +246,121 @@ class OutcomeFollower:
             settings: Look at what operators set as well.
         """
         if settings:
-            self._overrides_at = self._clock()
-        self._wake.set()
+            self._looks_at = self._clock()
+            self._set.set()
+        self._came.set()
 
-    async def run(self, executor: Executor) -> None:
+    async def run(self, learning: Executor, looking: Executor) -> None:
         """Follow until cancelled.
 
         Args:
-            executor: One thread, in which the steps run.
+            learning: One thread, in which outcomes are learned from.
+            looking: Another one, in which watches look: a slow one must not keep anybody from learning.
         """
-        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as jobs:
+            jobs.create_task(self._keep_learning(learning), name="learning")
+            jobs.create_task(self._keep_looking(looking), name="looking")
+
+    async def _keep_learning(self, executor: Executor) -> None:
         failures = 0
         while True:
-            self._wake.clear()
-            try:
-                read = await loop.run_in_executor(executor, self.step, self.options.breath_s)
-                failures = 0
-            except RouterError as error:
-                read, failures = 0, failures + 1
-                if failures == 1:
-                    _log.warning("outcomes cannot be read just now: %s", error)
-            except Exception:  # noqa: BLE001 - learning that fails must not take the server with it
-                read, failures = 0, failures + 1
-                _log.exception("learning from outcomes failed")
-            if failures:
+            self._came.clear()
+            read = await self._try(executor, self._advance, "outcomes cannot be read just now", failures)
+            failures = failures + 1 if read is None else 0
+            if read is None:
                 await asyncio.sleep(min(5.0, self.options.poll_s * 2.0 ** min(failures, 10)))
             elif read < _BULK:
-                await asyncio.sleep(self.options.least_pause_s)
-                await self._woken(self.options.poll_s - self.options.least_pause_s)
+                pause_s = self.options.least_pause_s if read < _MANY else self.options.poll_s
+                await asyncio.sleep(pause_s)
+                await _woken(self._came, self.options.poll_s - pause_s)
 
-    async def _woken(self, at_most_s: float) -> None:
+    async def _keep_looking(self, executor: Executor) -> None:
+        failures = 0
+        while True:
+            self._set.clear()
+            looked = await self._try(executor, self.look, "what operators set cannot be read just now", failures)
+            failures = failures + 1 if looked is None else 0
+            await _woken(self._set, max(0.0, self._looks_at - self._clock()) + 0.001)
+
+    async def _try(self, executor: Executor, work: Callable[[], int], failed: str, failures: int) -> int | None:
+        """Do work aside; None where it failed, which is told the first time."""
         try:
-            async with asyncio.timeout(at_most_s):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+            return await asyncio.get_running_loop().run_in_executor(executor, work)
+        except RouterError as error:
+            if not failures:
+                _log.warning("%s: %s", failed, error)
+        except Exception:  # noqa: BLE001 - learning that fails must not take the server with it
+            _log.exception("learning from outcomes failed")
+        return None
 
-    def _take(self, row: OutcomeRow, now: float) -> None:
-        try:
-            record = OutcomeRecord.decode(row.payload)
-        except StoreFormatError as error:
-            _log.warning("an outcome is passed over: %s", error)
-            return
-        if record.received_at < self._now() - self.options.max_age_s:
-            return
-        if not self._join(row, record):
-            if len(self._waiting) >= self.options.max_waiting:
-                self._waiting.popleft()
-            self._waiting.append(_Waiting(row, record, 0, now + _RETRY_S[0]))
+    def _advance(self) -> int:
+        """Learn from some of what has come, and publish it unless there is more and it was done just before."""
+        read = self.follow(self.options.breath_s)
+        now = self._clock()
+        if read < _BULK or now >= self._publish_at:
+            self._publish_at = now + self.options.publish_s
+            self.publish()
+        return read
 
-    def _retry(self, now: float) -> None:
+    def _arrived(self, rows: Iterable[StreamedOutcome]) -> list[Arrived]:
+        """What can be read of outcomes, and is not too old."""
+        oldest, arrived = self._now() - self.options.max_age_s, []
+        for streamed in rows:
+            try:
+                record = OutcomeRecord.decode(streamed.row.payload)
+            except StoreFormatError as error:
+                _log.warning("an outcome is passed over: %s", error)
+                continue
+            if record.received_at >= oldest:
+                arrived.append(Arrived(streamed.row, record))
+        return arrived
+
+    def _wait_for(self, arrived: Sequence[Arrived], now: float) -> None:
+        """Keep outcomes whose decisions cannot be read yet; those that waited longest make room."""
+        for one in arrived:
+            one.due = now + _RETRY_S[0]
+            self._retry_at = min(self._retry_at, one.due)
+            self._waiting.append(one)
+        while len(self._waiting) > self.options.max_waiting:
+            self._waiting.popleft()
+
+    def _retry(self, now: float, breath_s: float) -> None:
         """Look again for the decisions of those that are due; oldest first, so that corrections stay behind."""
-        for _ in range(len(self._waiting)):
-            waiting = self._waiting[0]
-            due = waiting.due <= now
-            joined = due and self._join(waiting.row, waiting.record)
-            self._waiting.popleft()  # only now: while the store is away it must go on waiting
-            if due and not joined:
-                waiting.tries += 1
-                waiting.due = now + _RETRY_S[min(waiting.tries, len(_RETRY_S) - 1)]
-            if not joined and waiting.tries < len(_RETRY_S):
-                self._waiting.append(waiting)
-
-    def _join(self, row: OutcomeRow, record: OutcomeRecord) -> bool:
-        """Learn from an outcome; False while its decision cannot be read."""
-        try:
-            decision = self.recent.get(row.decision_id) or self._logged(row.decision_id)
-        except StoreFormatError as error:
-            _log.warning("an outcome is passed over: %s", error)
-            return True
-        if decision is None:
-            return False
-        model = decision.served if row.model == DECIDED_MODEL else row.model
-        # The reporter belongs to it: a key corrects its own reports, and cannot make another's be unlearned.
-        identity = row.identity if row.outcome_id is not None else f"{record.reporter} {row.decision_id} {model}"
-        known = self._latest.get(identity)
-        if known is not None and row.occurred_at < known:
-            return True
-        outlook = self._outlook(decision)  # may find the store away: before anything takes note of the outcome
-        self._latest[identity] = row.occurred_at
-        if len(self._latest) > self.options.remembered:
-            self._latest.popitem(last=False)
-        self._learn(identity, model, record, decision.task, outlook, further=known is not None)
-        if known is None:  # breakers and windows look at the first word on each call
-            decided_at = self._issued_at(row.decision_id) or record.received_at
-            self._learners.providers.on_outcome(model, record.error_type, decided_at, record.received_at)
-            if record.score is not None:
-                self._learners.monitor.on_outcome(decision.opinions, model, record.score)
-            self._joined.append(OutcomeEvent(row.identity, model, record.score, record.cost_usd, decision.origin))
-        self._dirty = True
-        return True
-
-    def _tell(self) -> None:
-        joined, self._joined = self._joined, []
-        for listener in self.listeners if joined else ():
-            listener.on_outcomes(joined)
-
-    def _logged(self, decision_id: str) -> DecisionFacts | None:
-        payload = self._store.decision(decision_id)
-        if payload is None:
-            return None
-        record = decode(payload)
-        return DecisionFacts.of(record.task, record.answer, record.same_as, Outlook.of_record(record))
-
-    def _outlook(self, decision: DecisionFacts) -> Outlook | None:
-        """What was foreseen; for a decision that repeats another one, what was foreseen then, if that can be read."""
-        if decision.outlook is not None or self._learners.live is None:
-            return decision.outlook
-        try:
-            repeated = self.recent.get(decision.origin) or self._logged(decision.origin)
-        except StoreFormatError as error:
-            _log.warning("a repeated decision is passed over: %s", error)
-            return None
-        return None if repeated is None else repeated.outlook
-
-    def _learn(
-        self,
-        identity: str,
-        model: str,
-        record: OutcomeRecord,
-        task: TaskType,
-        outlook: Outlook | None,
-        *,
-        further: bool,
-    ) -> None:
-        answered = record.error_type is None
-        self._learners.profiles.learn(
-            identity,
-            Observation(
-                model,
-                task,
-                success=record.score,
-                latency_s=record.latency_ms / 1e3 if answered and record.latency_ms is not None else None,
-                output_tokens=record.output_tokens if answered else None,
-                reporter=record.reporter,
-            ),
+        due = [one for one in self._waiting if one.due <= now]
+        joined: set[str] = set()
+        for start in range(0, len(due), _LOT):  # while the store is away all of them must go on waiting
+            lot = due[start : start + _LOT]
+            found = self._joiner.look_up(one.row.decision_id for one in lot)
+            self._learn(self._joiner.join(lot, found))
+            joined.update(found)
+            if breath_s:
+                time.sleep(breath_s)
+        for one in due:
+            one.tries += 1
+            one.due = now + _RETRY_S[min(one.tries, len(_RETRY_S) - 1)]
+        self._waiting = deque(
+            one for one in self._waiting if one.row.decision_id not in joined and one.tries < len(_RETRY_S)
         )
-        live = self._learners.live
-        if live is not None and outlook is not None:
-            live.learn(identity, model, record, task, outlook, self._base, further=further)
+        self._retry_at = min((one.due for one in self._waiting), default=math.inf)
+
+    def _learn(self, joined: Sequence[Joined]) -> None:
+        """Hand outcomes on to all who learn, and tell the listeners of those that are no corrections."""
+        with self._knowing:
+            self._learners.learn(joined, self._base, self._issued_at)
+            self._dirty |= bool(joined)
+        events = [one.event for one in joined if not one.outcome.further]
+        for listener in self.listeners if events else ():
+            listener.on_outcomes(events)
+
+    def _look_at_overrides(self) -> None:
+        self._learners.providers.override(read_overrides(self._store))
+
+    def _publish_if_changed(self) -> None:
+        """Put into the snapshot what can be had now, if that is something else."""
+        available = self._base.available & self._learners.providers.available(self._base.refs)
+        served = self._live().table.available
+        if available.shape != served.shape or (available != served).any():
+            self.publish_availability()
 
     def _available(self, snapshot: EngineSnapshot) -> ModelTable:
         available = self._base.available & self._learners.providers.available(self._base.refs)
@@ -377,6 +373,15 @@ class OutcomeFollower:
         self._reliability_at = now + self.options.reliability_s
         # Twice, because 1 is what a strategy without outcomes counts for, and its reliability is one half.
         return {name: 2.0 * told.reliability for name, told in self._learners.monitor.performance().items()}
+
+
+async def _woken(event: asyncio.Event, at_most_s: float) -> None:
+    """Wait for an event, but not longer than so many seconds."""
+    try:
+        async with asyncio.timeout(at_most_s):
+            await event.wait()
+    except TimeoutError:
+        return
 
 
 def read_overrides(store: Store) -> dict[str, Override]:

@@ -10,6 +10,7 @@ learned by each reporter alone, and a model that nobody has reported on keeps it
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.ports import FloatArray, IntArray
 from monkey_coder.quantum.context_map import ContextMap
-from monkey_coder.quantum.online_model import COST_BOUND, Lesson, LiveEstimate, OnlineModel, OnlineOptions
+from monkey_coder.quantum.model_evidence import COST_BOUND, OnlineOptions
+from monkey_coder.quantum.online_model import Lesson, LiveEstimate, OnlineModel
 
 MOST_VOICES: Final = 16
 """Reporters that are listened to at once; beyond them, whoever was silent longest is forgotten."""
@@ -122,13 +124,20 @@ class Voices:
             identity: What tells outcomes apart.
             lesson: The outcome.
         """
-        name = lesson.reporter
-        if name not in self._models:
-            self._models[name] = OnlineModel(self.contexts, self.options)
-        self._models[name].learn(identity, lesson)
-        self._models.move_to_end(name)
-        self._told.pop(name, None)
-        if len(self._models) > MOST_VOICES:
+        self.learn_all([(identity, lesson)])
+
+    def learn_all(self, told: Sequence[tuple[str, Lesson]]) -> None:
+        """Learn from outcomes in order, each with its identity; see `OnlineModel.learn_all`."""
+        by_reporter: dict[str, list[tuple[str, Lesson]]] = {}
+        for one in told:
+            by_reporter.setdefault(one[1].reporter, []).append(one)
+        for name, lessons in by_reporter.items():
+            if name not in self._models:
+                self._models[name] = OnlineModel(self.contexts, self.options)
+            self._models[name].learn_all(lessons)
+            self._models.move_to_end(name)
+            self._told.pop(name, None)
+        while len(self._models) > MOST_VOICES:
             forgotten, _ = self._models.popitem(last=False)
             self._told.pop(forgotten, None)
 

@@ -174,6 +174,10 @@ class DecisionLog(Protocol):
         """Return the payload, or None where there is no such decision (yet, or any more)."""
         ...
 
+    def decision_payloads(self, ids: Sequence[str]) -> Mapping[str, bytes]:
+        """Return the payloads of many decisions by their ids, without those that are not there (yet, or any more)."""
+        ...
+
     def recent_decisions(self, since_s: float, limit: int) -> Sequence[DecisionRow]:
         """Return the newest decisions made at `since_s` or later, newest first."""
         ...

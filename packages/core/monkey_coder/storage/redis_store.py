@@ -124,6 +124,19 @@ class RedisStore(Store):
             return cast("bytes | None", self._client.get(self._payload(decision_id.encode())))
 
     @override
+    def decision_payloads(self, ids: Sequence[str]) -> Mapping[str, bytes]:
+        found: dict[str, bytes] = {}
+        for start in range(0, len(ids), _CHUNK):
+            chunk = ids[start : start + _CHUNK]
+            with explained():
+                pipe = self._client.pipeline(transaction=False)
+                for decision_id in chunk:
+                    pipe.get(self._payload(decision_id.encode()))
+                payloads = pipe.execute()
+            found |= {name: payload for name, payload in zip(chunk, payloads, strict=True) if payload is not None}
+        return found
+
+    @override
     def recent_decisions(self, since_s: float, limit: int) -> Sequence[DecisionRow]:
         with explained():
             found = self._client.zrevrangebyscore(self._times, "+inf", since_s, 0, limit, withscores=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection
@@ -72,6 +73,12 @@ class SqliteStore(Store):
     def decision(self, decision_id: str) -> bytes | None:
         found = self._one("SELECT payload FROM decisions WHERE id = ?", decision_id)
         return found[0] if found else None
+
+    @override
+    def decision_payloads(self, ids: Sequence[str]) -> Mapping[str, bytes]:
+        # through JSON, for a list of parameters would be another statement for each length
+        wanted = json.dumps(ids)
+        return dict(self._all("SELECT id, payload FROM decisions WHERE id IN (SELECT value FROM json_each(?))", wanted))
 
     @override
     def recent_decisions(self, since_s: float, limit: int) -> Sequence[DecisionRow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ from monkey_coder.quantum.budget_pacing import BudgetPacer
 from monkey_coder.quantum.capability_profiler import Profiles
 from monkey_coder.quantum.decision_log import DecisionLog
 from monkey_coder.quantum.identifiers import SignedIds
-from monkey_coder.quantum.live_learning import LiveLearner
+from monkey_coder.quantum.learners import Learners
+from monkey_coder.quantum.live_learning import JoinedOutcome, LiveLearner
 from monkey_coder.quantum.outcome_record import OutcomeRecord, Reporter, outcome_row
 from monkey_coder.quantum.outlook import Outlook
 from monkey_coder.quantum.performance_monitor import PerformanceMonitor
 from monkey_coder.quantum.preparation import prepare
 from monkey_coder.quantum.provider_manager import ProviderManager
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
-from monkey_coder.quantum.selection_learning import Learners, OutcomeFollower
+from monkey_coder.quantum.selection_learning import OutcomeFollower
 from monkey_coder.quantum.snapshot import LiveSnapshot
 from monkey_coder.storage.sqlite_store import SqliteStore
 
@@ -188,13 +189,19 @@ def test_an_unreported_cost_counts_as_expected_and_an_error_as_nothing(process: 
     assert outlook is not None
     pacer = BudgetPacer(1.0)
     learner = LiveLearner(pacer)
-    said = (OutcomeRecord("k", 0.0, success=True), OutcomeRecord("k", 0.0, error_type="timeout"))
-    for place, record in enumerate(said):
-        learner.learn(str(place), "made/dear", record, "debugging", outlook, MODELS, further=False)
-    learner.learn("0", "made/dear", OutcomeRecord("k", 0.0, success=False), "debugging", outlook, MODELS, further=True)
-    learner.learn(
-        "x", "made/unknown", OutcomeRecord("k", 0.0, success=True), "debugging", outlook, MODELS, further=False
-    )
+    good, bad, broken = ({"success": True}, {"success": False}, {"error_type": "timeout"})
+    told: list[tuple[str, str, dict[str, Any], bool]] = [
+        ("0", "made/dear", good, False),
+        ("1", "made/dear", broken, False),
+        ("0", "made/dear", bad, True),
+        ("x", "made/unknown", good, False),
+    ]
+    outcomes = [
+        JoinedOutcome(name, ref, OutcomeRecord("k", 0.0, **said), "debugging", outlook, further)
+        for name, ref, said, further in told
+    ]
+    learner.learn(outcomes, MODELS)
+    learner.learn([replace(outcomes[0], identity="y", outlook=None)], MODELS)
     assert pacer.pace().balance_usd == pytest.approx(2.0 - 0.1)
 
 
@@ -212,10 +219,10 @@ class Troubled(SqliteStore):
     damaged: frozenset[str] = frozenset()
     away: frozenset[str] = frozenset()
 
-    def decision(self, decision_id: str) -> bytes | None:
-        if decision_id in self.away:
+    def decision_payloads(self, ids: Sequence[str]) -> Mapping[str, bytes]:
+        if self.away & set(ids):
             raise StoreUnavailableError("not now")
-        return b"damaged" if decision_id in self.damaged else super().decision(decision_id)
+        return {**super().decision_payloads(ids), **dict.fromkeys(self.damaged & set(ids), b"damaged")}
 
 
 class Heard:

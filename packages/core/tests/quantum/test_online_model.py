@@ -10,7 +10,8 @@ from builders import Model, table
 
 from monkey_coder.models import TASK_TYPES
 from monkey_coder.quantum.context_map import ContextMap
-from monkey_coder.quantum.online_model import Lesson, LiveEstimate, OnlineModel, OnlineOptions
+from monkey_coder.quantum.model_evidence import OnlineOptions
+from monkey_coder.quantum.online_model import Lesson, LiveEstimate, OnlineModel
 from monkey_coder.quantum.text_marks import text_marks
 
 CONTEXTS = ContextMap.of(8)
@@ -148,6 +149,62 @@ def test_a_correction_counts_instead_of_what_it_corrects() -> None:
         wrong.learn(str(place), lesson("made/a", state, 1.0))
         wrong.learn(str(place), lesson("made/a", state, None))
     assert chances(wrong)[0] == pytest.approx(chances(right)[0], abs=0.05)
+
+
+def test_cost_first_and_score_later_is_one_outcome() -> None:
+    rng = np.random.default_rng(11)
+    rows, paid = states(rng, 60), {"cost_usd": 0.03, "expected_usd": 0.01}
+    apart, together, half = OnlineModel(CONTEXTS), OnlineModel(CONTEXTS), OnlineModel(CONTEXTS)
+    for place, state in enumerate(rows):
+        apart.learn(str(place), lesson("made/a", state, None, **paid))
+        apart.learn(str(place), lesson("made/a", state, 0.9, further=True))
+        together.learn(str(place), lesson("made/a", state, 0.9, **paid))
+        half.learn(str(place), lesson("made/a", state, 0.9))
+        half.learn(str(place), lesson("made/a", state, 0.9, further=True, **paid))
+    whole = together.estimate(BASE)
+    for other in (apart.estimate(BASE), half.estimate(BASE)):
+        assert other.seen[0] == pytest.approx(whole.seen[0])
+        for got, wanted in zip(expect(other, rows), expect(whole, rows), strict=True):
+            np.testing.assert_allclose(got[:, 0], wanted[:, 0], atol=0.05)
+
+
+def test_a_corrected_cost_counts_instead_of_the_first() -> None:
+    rows = states(np.random.default_rng(12), 60)
+    wrong, corrected = OnlineModel(CONTEXTS), OnlineModel(CONTEXTS)
+    for model in (wrong, corrected):
+        for place, state in enumerate(rows):
+            model.learn(str(place), lesson("made/a", state, 1.0, cost_usd=0.1, expected_usd=0.01))
+    for place, state in enumerate(rows):
+        corrected.learn(str(place), lesson("made/a", state, 1.0, cost_usd=0.02, expected_usd=0.01, further=True))
+    believed, now = (expect(model.estimate(BASE), rows, 0.01)[1][:, 0].mean() for model in (wrong, corrected))
+    assert believed == pytest.approx(0.1, rel=0.1)
+    assert now == pytest.approx(0.02, rel=0.5)
+
+
+def test_a_correction_of_what_is_forgotten_is_no_new_outcome_and_one_of_what_said_nothing_is() -> None:
+    model = taught(("made/a", 30, 1.0))
+    before = model.estimate(BASE)
+    state = states(np.random.default_rng(0), 1)[0]
+    model.learn("never heard of", lesson("made/a", state, 0.0, further=True))
+    np.testing.assert_array_equal(model.estimate(BASE).seen, before.seen)
+    model.learn("an error", lesson("made/a", state, None))
+    model.learn("an error", lesson("made/a", state, 0.0, further=True))
+    assert model.estimate(BASE).seen[0] > before.seen[0]
+
+
+def test_many_at_once_teach_what_each_teaches_alone() -> None:
+    rng = np.random.default_rng(13)
+    told = [
+        (str(place % 190), lesson(("made/a", "made/b")[place % 2], state, float(rng.random() < 0.6), cost_usd=0.02))
+        for place, state in enumerate(states(rng, 200))
+    ]
+    one_by_one, at_once = OnlineModel(CONTEXTS), OnlineModel(CONTEXTS)
+    for identity, each in told:
+        one_by_one.learn(identity, each)
+    at_once.learn_all(told)
+    rows = states(rng, 20)
+    for got, wanted in zip(expect(at_once.estimate(BASE), rows), expect(one_by_one.estimate(BASE), rows), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 def test_the_same_outcome_twice_counts_once() -> None:

@@ -271,6 +271,17 @@ def test_many_threads_may_feed_and_read_it_and_no_look_at_the_alerts_is_missed()
     assert monitor.performance()["s"].followed == WINDOW
 
 
+def test_outcomes_told_together_count_like_those_told_one_by_one() -> None:
+    together, apart = PerformanceMonitor(), PerformanceMonitor()
+    outcomes = [({"s": "a/m", "t": "b/m" if place % 3 else "a/m"}, "a/m", (place % 7) / 6) for place in range(3_000)]
+    together.on_outcomes(outcomes)
+    for outcome in outcomes:
+        apart.on_outcome(*outcome)
+    for name, figures in apart.performance().items():
+        assert together.performance()[name].followed == figures.followed == WINDOW
+        assert together.performance()[name].reliability == pytest.approx(figures.reliability)
+
+
 # With the engine
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +20,12 @@ from monkey_coder.quantum.capability_profiler import Profiles
 from monkey_coder.quantum.circuit_breaker import BreakerOptions
 from monkey_coder.quantum.decision_log import DecisionLog
 from monkey_coder.quantum.identifiers import SignedIds
+from monkey_coder.quantum.learners import Learners
 from monkey_coder.quantum.outcome_record import Reporter, outcome_row
 from monkey_coder.quantum.performance_monitor import PerformanceMonitor
 from monkey_coder.quantum.provider_manager import ProviderManager
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
-from monkey_coder.quantum.selection_learning import OVERRIDES, FollowerOptions, Learners, OutcomeFollower
+from monkey_coder.quantum.selection_learning import OVERRIDES, FollowerOptions, OutcomeFollower
 from monkey_coder.quantum.snapshot import LiveSnapshot
 from monkey_coder.storage.port import OutcomeRow
 from monkey_coder.storage.sqlite_store import SqliteStore
@@ -256,6 +258,41 @@ def test_what_is_too_old_is_passed_over(process: Process) -> None:
     assert process.chance(DEAR.ref) == pytest.approx(0.9)
 
 
+def test_what_was_learned_outlives_watches_that_fail(process: Process, store: SqliteStore) -> None:
+    def broken() -> None:
+        raise StoreUnavailableError("not now")
+
+    process.follower.watches = (broken,)
+    process.report(process.decide(), success=False, model=DEAR.ref)
+    with pytest.raises(StoreUnavailableError):
+        process.learn()
+    process.follower.publish()
+    assert process.chance(DEAR.ref) < 0.9
+
+
+async def test_a_watch_that_hangs_keeps_nobody_from_learning(process: Process) -> None:
+    hanging, over = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hanging.set()
+        over.wait(30.0)
+
+    process.follower.watches = (hang,)
+    with ThreadPoolExecutor(1) as learning, ThreadPoolExecutor(1) as looking:
+        following = asyncio.create_task(process.follower.run(learning, looking))
+        async with asyncio.timeout(20.0):
+            while not hanging.is_set():  # noqa: ASYNC110 - it is set in another thread
+                await asyncio.sleep(0.01)
+            process.report(process.decide(), success=False, model=MIDDLE.ref)
+            process.follower.wake()
+            while process.chance(MIDDLE.ref) >= 0.6:  # noqa: ASYNC110 - the snapshot tells nobody when it changes
+                await asyncio.sleep(0.01)
+        over.set()
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+
+
 class Moody(SqliteStore):
     """A store that does not answer the first few times."""
 
@@ -272,9 +309,9 @@ async def test_following_survives_a_store_that_does_not_answer_and_wakes_when_to
     store = Moody(tmp_path / "store", time.time)
     store.refusals = 2
     options = FollowerOptions(poll_s=0.1, least_pause_s=0.01)
-    with engine(models=MODELS) as manager, ThreadPoolExecutor(1) as executor:
+    with engine(models=MODELS) as manager, ThreadPoolExecutor(1) as learning, ThreadPoolExecutor(1) as looking:
         process = Process(manager, store, options)
-        following = asyncio.create_task(process.follower.run(executor))
+        following = asyncio.create_task(process.follower.run(learning, looking))
         process.report(process.decide(), success=False, model=MIDDLE.ref)
         process.follower.wake()
         async with asyncio.timeout(60.0):
@@ -291,10 +328,10 @@ class Absent(SqliteStore):
 
     away = False
 
-    def decision(self, decision_id: str) -> bytes | None:
+    def decision_payloads(self, ids: Any) -> Any:
         if self.away:
             raise StoreUnavailableError("not now")
-        return super().decision(decision_id)
+        return super().decision_payloads(ids)
 
 
 def test_an_outcome_goes_on_waiting_when_the_store_is_away_at_its_turn(tmp_path: Path) -> None:

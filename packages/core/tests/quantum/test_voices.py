@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.models import TASK_TYPES
 from monkey_coder.quantum.context_map import ContextMap
-from monkey_coder.quantum.online_model import Lesson, LiveEstimate, OnlineModel, OnlineOptions
+from monkey_coder.quantum.model_evidence import OnlineOptions
+from monkey_coder.quantum.online_model import Lesson, LiveEstimate, OnlineModel
 from monkey_coder.quantum.state_encoder import StateLayout
 from monkey_coder.quantum.voices import MOST_VOICES, MixedEstimate, Voices
 

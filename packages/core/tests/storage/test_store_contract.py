@@ -42,6 +42,14 @@ def test_a_decision_is_readable_from_every_process(open_again) -> None:
     assert reader.decision("unknown") is None
 
 
+def test_many_decisions_are_read_at_once_without_those_that_are_not_there(store) -> None:
+    rows = [DecisionRow(f'd"{number}, ü', float(number), b"%d" % number) for number in range(1_200)]
+    store.append_decisions(rows)
+    assert store.decision_payloads([]) == {}
+    asked = [row.id for row in rows[1:]] + ["unknown"]
+    assert store.decision_payloads(asked) == {row.id: row.payload for row in rows[1:]}
+
+
 def test_a_known_decision_stays_as_it_is(store) -> None:
     store.append_decisions([DecisionRow("d", 1.0, b"first")])
     store.append_decisions([DecisionRow("d", 2.0, b"second"), DecisionRow("e", 2.0, b"new")])
