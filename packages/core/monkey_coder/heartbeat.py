@@ -96,8 +96,14 @@ class Heartbeat:
             self._status = self._status.model_copy(update=changes)
 
     def say_now(self, **changes: Any) -> None:  # noqa: ANN401 - fields of LearnerStatus
-        """Change what is said, and say it."""
+        """Change what is said, and say it, while the lease holds.
+
+        Raises:
+            LeaseLostError: It does not, or may not; nothing is said.
+            StoreUnavailableError: The store does not answer.
+        """
         self.say(**changes)
+        self.require()
         with self._lock:
             self._speak()
 

@@ -1,7 +1,8 @@
 """The loop of the active learner: read the stream, train, judge, publish, and watch what serves.
 
-It reads from its own place in the stream. What it takes in is the same however often it is given, and a trained policy
-serves by compare-and-set against the one it was judged against: nothing is counted or published twice.
+It reads from its own place in the stream, also while it trains. What it takes in is the same however often it is given,
+and a trained policy serves by compare-and-set against the one it was judged against: nothing is counted or published
+twice.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, wait
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -207,7 +208,8 @@ class Learning:
             write_wishes(shop.store, stopped=False)
             self._trainer.table = shop.table()
             progress = self._progress()
-            challenger = shop.heavy(lambda: self._trainer.train(progress, self._wishes))
+            gathered = shop.heavy(self._trainer.gather)
+            challenger = self._meanwhile(lambda: self._trainer.train(progress, self._wishes, gathered=gathered))
             note = f"trained on {challenger.card['data']['tasks']:,} tasks"
         except OutcomeTableError as error:
             note = f"too little to learn from: {error}"
@@ -228,10 +230,26 @@ class Learning:
         self._judge(challenger)
         self._save()
 
+    def _meanwhile(self, work: Callable[[], Result]) -> Result:
+        """Do work aside, and go on reading and watching until it is done."""
+        if self._shop.aside is None:
+            return work()
+        future: Future[Result] = self._shop.aside.submit(work)
+        try:
+            while not wait([future], self._options.look_s).done:
+                try:
+                    self._read()
+                    self._watch()
+                except StoreUnavailableError as error:  # the work may well outlast that
+                    _log.warning("outcomes cannot be read while training: %s", error)
+        finally:
+            wait([future])  # where the reading ends, so does the work: both need the lease
+        return future.result()
+
     def _longer_pause(self) -> float:
         """Seconds before the next training, after one more that failed."""
         self._failures += 1
-        return min(self._options.again_s * 2.0 ** (self._failures - 1), _LONGEST_PAUSE_S)
+        return min(self._options.again_s * 2.0 ** min(self._failures - 1, 32), _LONGEST_PAUSE_S)
 
     def _outcomes(self) -> int:
         return int(self._trainer.status()["outcomes"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from monkey_coder.heartbeat import LEASE, Heartbeat, LeaseLostError
 from monkey_coder.learner import learn, owner_name
 from monkey_coder.learning import Learning, LearningOptions, Workshop
 from monkey_coder.quantum.learner_status import LearnerStatus, read_status
-from monkey_coder.quantum.log_training import LogOptions, LogTrainer
+from monkey_coder.quantum.log_training import Challenger, LogOptions, LogTrainer
 from monkey_coder.quantum.policy_bundle import PolicyBundle
 from monkey_coder.quantum.policy_judge import JudgeOptions
 from monkey_coder.quantum.policy_shelf import Said, StoreShelf
@@ -166,7 +167,7 @@ def test_training_that_diverges_or_breaks_publishes_nothing_and_does_not_end_the
     teacher.report(teacher.decide(100), time.time())
 
     class Breaking(LogTrainer):
-        def train(self, *_: object) -> None:  # type: ignore[override]
+        def train(self, *_: object, **__: object) -> None:  # type: ignore[override]
             raise errors.pop(0)
 
     errors = [TrainingDivergedError("the loss rose"), ZeroDivisionError("somebody's mistake")]
@@ -178,6 +179,46 @@ def test_training_that_diverges_or_breaks_publishes_nothing_and_does_not_end_the
         assert words in status.training.note
         assert status.counts["outcomes"] == 100
     assert here.shelf.numbers() == ()
+
+
+def test_while_it_trains_it_goes_on_reading(here: Here, teacher: Teacher) -> None:
+    teacher.report(teacher.decide(100), time.time())
+    training, release = threading.Event(), threading.Event()
+
+    class Slow(LogTrainer):
+        def train(self, *args: object, **more: object) -> Challenger:
+            training.set()
+            assert release.wait(60.0)
+            return super().train(*args, **more)  # type: ignore[arg-type]
+
+    def make() -> LogTrainer:
+        return Slow(load_catalog(None).table(), LogOptions(quick(steps=48), LENIENT, least_new=60), 0, time.time)
+
+    with ThreadPoolExecutor(1) as aside, learning(here, here.workshop(make_trainer=make, aside=aside)):
+        try:
+            assert training.wait(60.0)
+            teacher.report(teacher.decide(30), time.time())
+            eventually(lambda: counts(here).get("outcomes") == 130)
+            assert here.shelf.numbers() == ()
+        finally:
+            release.set()
+        eventually(lambda: here.shelf.current() == 1)
+    assert here.shelf.card(1)["log"]["outcomes"] == 100
+
+
+def test_asked_to_end_while_it_trains_it_ends_and_publishes_nothing(here: Here, teacher: Teacher) -> None:
+    teacher.report(teacher.decide(100), time.time())
+    with ThreadPoolExecutor(1) as aside, learning(here, here.workshop(steps=100_000, aside=aside)) as thread:
+        eventually(lambda: doing(here) == "training")
+        here.stop.set()
+        thread.join(60.0)
+        assert not thread.is_alive()
+    assert here.shelf.numbers() == ()
+
+
+def counts(here: Here) -> Mapping[str, int]:
+    status = read_status(here.store)
+    return {} if status is None else status.counts
 
 
 def test_with_too_few_outcomes_of_two_models_it_waits_for_more(here: Here, teacher: Teacher) -> None:
@@ -275,6 +316,21 @@ def test_who_was_stopped_for_longer_than_its_lease_steps_back(tmp_path: Path) ->
                 with pytest.raises(LeaseLostError):
                     Learning(here.workshop(), stopped).run(once=True)
                 assert store.lease_owner(LEASE) == "two"
+
+
+def test_who_lost_its_lease_says_nothing_more(tmp_path: Path) -> None:
+    clock = Time()
+    with closing(open_store(tmp_path, None, clock)) as store:
+        stopped = Heartbeat(store, "one", clock, clock, lease_s=10.0, beat_s=1_000.0)
+        assert stopped.acquire()
+        with stopped:
+            stopped.say_now(note="still here")
+            clock.now += 11.0
+            with pytest.raises(LeaseLostError):
+                stopped.say_now(note="too late")
+            status = read_status(store)
+            assert status is not None
+            assert status.note == "still here"
 
 
 def test_a_lease_is_held_as_long_as_it_beats(tmp_path: Path) -> None:

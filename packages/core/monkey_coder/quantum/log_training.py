@@ -85,6 +85,21 @@ class Challenger:
 
 
 @dataclass(frozen=True, eq=False)
+class Gathered:
+    """What one run trains on: all that the log held at one moment, but for the held-out prompts.
+
+    Attributes:
+        data: The outcomes.
+        at: That moment, seconds since 1970.
+        about: Counts of the log, for the card.
+    """
+
+    data: OutcomeData
+    at: float
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
 class _Look:
     """The last comparison: of what, with what, at how many outcomes in the log, and what came of it."""
 
@@ -100,7 +115,7 @@ class _Look:
 
 
 class LogTrainer:
-    """Takes outcomes in, trains challengers, and judges them. For one thread at a time.
+    """Takes outcomes in, trains challengers, and judges them. For one thread at a time, but for `train` on `Gathered`.
 
     All that it knows is a function of the set of outcomes it was given; `state` only says from where they must be read
     again, and when it last trained.
@@ -144,8 +159,23 @@ class LogTrainer:
             "runs": self._runs,
         }
 
+    def gather(self) -> Gathered:
+        """All that the log holds for training by now.
+
+        Raises:
+            OutcomeTableError: Too few tasks or models so far.
+        """
+        now = self._now()
+        data = data_of(self._log.attempts(now), self.table, self.options.held_out)
+        about = {**asdict(self._log.counts), "held_out": self.options.held_out, "trained_at": now}
+        return Gathered(data, now, about)
+
     def train(
-        self, progress: Progress = silent, control: Control | None = None, start: Start | None = None
+        self,
+        progress: Progress = silent,
+        control: Control | None = None,
+        start: Start | None = None,
+        gathered: Gathered | None = None,
     ) -> Challenger:
         """Train a challenger on all that the log holds, but for the held-out prompts.
 
@@ -153,19 +183,18 @@ class LogTrainer:
             progress: Told what is being done.
             control: A person's hand on the run.
             start: An earlier run's agent to go on from.
+            gathered: What to train on, while another thread takes further outcomes in; None: what there is now.
 
         Raises:
             OutcomeTableError: Too few tasks or models so far.
             TrainingDivergedError: Training diverged, also without a value network; nothing should be published.
         """
-        now = self._now()
-        attempts = self._log.attempts(now)
-        data = data_of(attempts, self.table, self.options.held_out)
+        gathered = gathered or self.gather()
+        data, told = gathered.data, dict(gathered.about)
         options = self.options.training
         seed = int(np.random.default_rng([self._seed, self._runs]).integers(2**31))
         options = replace(options, seed=seed, dqn=replace(options.dqn, seed=seed))
         self._runs += 1
-        told = {**asdict(self._log.counts), "held_out": self.options.held_out, "trained_at": now}
         try:
             trained = train(data, options, progress, control, start)
         except TrainingDivergedError as error:
@@ -175,7 +204,7 @@ class LogTrainer:
             progress("policy", 0, 1, "the value network diverged; the lookahead serves without one")
             trained = train(data, replace(options, steps=0), progress, control, start)
             told["value_network"] = str(error)
-        self._trained_at = now
+        self._trained_at = gathered.at
         return Challenger(replace(trained, card={**trained.card, "log": told}))
 
     def judge(self, challenger: PolicyBundle, current: PolicyBundle | None) -> Verdict:
