@@ -117,7 +117,7 @@ def damage(given: argparse.Namespace) -> bool:
                         hits = sum(answer["cache"] == "redis" for answer in answers)
                         served += hits * (stage == 1)
                         repaired += hits * (stage == 2)
-                        tier.fetch([b"nothing"])
+                        tier.settle(60.0)
                 if stage == 0:
                     names = list(client.scan_iter(count=1000))
                     good = client.mget(names)

@@ -34,6 +34,7 @@ import numpy as np
 import orjson
 from prompt_edits import DANGEROUS, LIGHT, apply
 
+from monkey_coder.caching import cache_before
 from monkey_coder.commands.evaluate import SMALL_DATA
 from monkey_coder.errors import RouterError
 from monkey_coder.evaluation.engine import snapshot_of
@@ -42,13 +43,10 @@ from monkey_coder.evaluation.preparation import Plan, Prepared, describe_tasks, 
 from monkey_coder.evaluation.protocol import Tasks, TrainingView
 from monkey_coder.models import TASK_TYPES, ExecuteRequest, Preferences, QuantumOptions, RouteRequest, RoutingDecision
 from monkey_coder.quantum.cache_key import Keyring
-from monkey_coder.quantum.cache_parts import CacheTiers, Deciding, DecisionNotes, EmbeddedAhead
 from monkey_coder.quantum.embedding import StaticEmbedder
 from monkey_coder.quantum.identifiers import SignedIds
-from monkey_coder.quantum.local_tier import LocalTier
 from monkey_coder.quantum.prompt_similarity import PromptSimilarity
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
-from monkey_coder.quantum.routing_cache import RoutingCache
 from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.served_policy import ServedPolicy
 from monkey_coder.quantum.similarity_index import LikenessIndex
@@ -127,9 +125,7 @@ def learned_snapshot(learning: TrainingView, embedder: StaticEmbedder) -> Engine
 
 
 @contextmanager
-def managing(
-    snapshot: EngineSnapshot, embedder: StaticEmbedder, notes: DecisionNotes
-) -> Iterator[QuantumRoutingManager]:
+def managing(snapshot: EngineSnapshot, embedder: StaticEmbedder) -> Iterator[QuantumRoutingManager]:
     """The real engine, until the block ends."""
     threads = ThreadManager(len(snapshot.strategies), time.monotonic)
     try:
@@ -140,7 +136,6 @@ def managing(
             ids=SignedIds(SECRET, time.time, os.urandom),
             heuristic=_no_heuristic,
             clock=time.monotonic,
-            listeners=(notes,),
         )
     finally:
         threads.close()
@@ -178,28 +173,20 @@ def play(
     sent: list[Sent],
     caller: Caller,
     manager: QuantumRoutingManager,
-    notes: DecisionNotes,
     names: tuple[str, ...],
     rate: float,
 ) -> Told:
     """Send a stream through a fresh cache, and past it."""
     now = [time.time()]
     keyring = Keyring("measured", SECRET)
-    ahead = EmbeddedAhead(manager.embedder)
-    cache = RoutingCache(
-        deciding=Deciding(
-            decide=manager.decide,
-            notes=notes,
-            snapshot=manager.snapshot,
-            sessions=manager.sessions,
-            make_ids=manager.ids.make,
-            embedder=ahead,
-        ),
-        tiers=CacheTiers(LocalTier(BYTES, lambda: now[0]), None, LikenessIndex(PromptSimilarity(keyring.secret))),
-        keyring=keyring,
-        wall_clock=lambda: now[0],
-        clock=time.monotonic,
-        rng=np.random.default_rng(0),
+    cache = cache_before(
+        manager,
+        keyring,
+        BYTES,
+        lambda: now[0],
+        time.monotonic,
+        np.random.default_rng(0),
+        similar=LikenessIndex(PromptSimilarity(keyring.secret)),
     )
     column = {name: place for place, name in enumerate(names)}
     told = Told()
@@ -302,16 +289,16 @@ def main() -> int:
     per_usd = learning.models.per_usd(options.weight) if prepared.has_costs else 0.0
     preferences = Preferences(value_usd=1.0 / per_usd) if per_usd else Preferences(quality=1.0, cost=0.0, latency=0.0)
     tasks = describe_tasks(prepared.test)
-    embedder, notes = StaticEmbedder.load(), DecisionNotes()
+    embedder = StaticEmbedder.load()
     print(f"{options.table.name}: {len(tasks)} prompts, {len(prepared.test.models)} models, weight {options.weight}")
     print(f"{options.requests} requests a seed, {options.rate:g} a second, Zipf {options.zipf:g}\n")
     told = []
-    with managing(learned_snapshot(learning, embedder), embedder, notes) as manager:
+    with managing(learned_snapshot(learning, embedder), embedder) as manager:
         caller = Caller(tasks, preferences, options.infer)
         for seed in range(options.seeds):
             rng = np.random.default_rng(seed)
             sent = list(stream(tasks.prompts, options.requests, options.zipf, rng))
-            told.append(play(sent, caller, manager, notes, prepared.test.models, options.rate))
+            told.append(play(sent, caller, manager, prepared.test.models, options.rate))
     return int(not report(told, prepared))
 
 

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from monkey_coder.models import RouteRequest
-from monkey_coder.ports import DecisionListener
+from monkey_coder.ports import Clock, DecisionListener
 from monkey_coder.quantum.cache_key import Keyring
-from monkey_coder.quantum.cache_making import Lifetimes
+from monkey_coder.quantum.cache_lifetimes import LearningPace, Lifetimes
 from monkey_coder.quantum.cache_manager import CacheManager
-from monkey_coder.quantum.cache_parts import CacheTiers, Deciding, DecisionNotes, EmbeddedAhead
+from monkey_coder.quantum.cache_parts import CacheTiers, Deciding, DecisionNotes, EmbeddedAhead, SimilarityIndex
 from monkey_coder.quantum.cache_patterns import PatternMemory
 from monkey_coder.quantum.cache_telling import HitTeller
 from monkey_coder.quantum.cache_verifier import CacheVerifier, plain
@@ -29,6 +29,9 @@ from monkey_coder.quantum.session_affinity import SessionMemory
 from monkey_coder.quantum.similarity_index import LikenessIndex
 from monkey_coder.settings import Settings
 from monkey_coder.storage.port import Store
+
+if TYPE_CHECKING:  # a process without Redis need not load its client
+    from monkey_coder.quantum.redis_tier import RedisTier
 
 MEGABYTE = 1_000_000
 REST_S = 0.005
@@ -43,17 +46,62 @@ class Caching:
         cache: Gives decisions again.
         teller: Tells listeners of hits.
         verifier: Checks some hits.
-        decide_quietly: Decides without exploring, logging, counting, or touching sessions.
-        notes: Listens to both ways to decide.
         manager: Warms and clears.
     """
 
     cache: RoutingCache
     teller: HitTeller
     verifier: CacheVerifier
-    decide_quietly: Callable[[Sequence[RouteRequest]], list[Any]]
-    notes: DecisionNotes
     manager: CacheManager
+
+
+def cache_before(
+    manager: QuantumRoutingManager,
+    keys: Keyring,
+    max_bytes: int,
+    wall_clock: Clock,
+    clock: Clock,
+    rng: np.random.Generator,
+    *,
+    lifetimes: Callable[[], Lifetimes] = Lifetimes,
+    shared: RedisTier | None = None,
+    similar: SimilarityIndex | None = None,
+    check_rate: float = 0.0,
+) -> RoutingCache:
+    """Put a cache before a manager, which from then on tells the cache what it decides.
+
+    Args:
+        manager: Decides what is not cached.
+        keys: Make the keys of entries.
+        max_bytes: What the entries of this process may take.
+        wall_clock: Seconds since 1970.
+        clock: Monotonic seconds.
+        rng: For lifetimes, and for which hits are checked.
+        lifetimes: How long entries are to live that are made now.
+        shared: Tier that all processes have together.
+        similar: Finds near-identical prompts.
+        check_rate: Share of the hits that are to be checked, 0..1.
+    """
+    notes, embedder = DecisionNotes(), EmbeddedAhead(manager.embedder)
+    manager.listeners = (*manager.listeners, notes)
+    manager.embedder = embedder
+    return RoutingCache(
+        deciding=Deciding(
+            decide=manager.decide,
+            notes=notes,
+            snapshot=manager.snapshot,
+            sessions=manager.sessions,
+            make_ids=manager.ids.make,
+            embedder=embedder,
+        ),
+        tiers=CacheTiers(LocalTier(max_bytes, wall_clock), shared, similar),
+        keyring=keys,
+        wall_clock=wall_clock,
+        clock=clock,
+        rng=rng,
+        lifetimes=lifetimes,
+        check_rate=check_rate,
+    )
 
 
 @asynccontextmanager
@@ -84,37 +132,27 @@ async def caching(
 
             shared = RedisTier.open(settings.redis_url, time.monotonic, settings.cache_wait_ms / 1e3)
             stack.callback(shared.close)
-        notes = DecisionNotes()
         keys = keyring(settings, secret)
         patterns = PatternMemory()
-        manager.listeners = (*manager.listeners, notes)
-        manager.embedder = embedder = EmbeddedAhead(manager.embedder)
-        cache = RoutingCache(
-            deciding=Deciding(
-                decide=manager.decide,
-                notes=notes,
-                snapshot=manager.snapshot,
-                sessions=manager.sessions,
-                make_ids=manager.ids.make,
-                embedder=embedder,
-                troubles=troubles,
-            ),
-            tiers=CacheTiers(
-                LocalTier(settings.cache_mb * MEGABYTE, time.time),
-                shared,
-                LikenessIndex(PromptSimilarity(keys.secret), shared=shared, ttl_s=settings.cache_ttl_s),
-            ),
-            keyring=keys,
-            wall_clock=time.time,
-            clock=time.monotonic,
-            rng=np.random.default_rng(),
-            lifetimes=Lifetimes(min(Lifetimes().shortest_s, settings.cache_ttl_s), settings.cache_ttl_s),
+        pace = LearningPace(time.monotonic, settings.cache_ttl_s)
+        cache = cache_before(
+            manager,
+            keys,
+            settings.cache_mb * MEGABYTE,
+            time.time,
+            time.monotonic,
+            np.random.default_rng(),
+            lifetimes=pace.lifetimes,
+            shared=shared,
+            similar=LikenessIndex(PromptSimilarity(keys.secret), shared=shared, ttl_s=settings.cache_ttl_s),
             check_rate=settings.cache_check_rate,
-            on=settings.cache,
-            remember=patterns.note,
         )
+        cache.on, cache.remember = settings.cache, patterns.note
+        cache.deciding = replace(cache.deciding, troubles=troubles)
+        notes = cache.deciding.notes
 
         def quietly(requests: Sequence[RouteRequest]) -> list[Any]:
+            """Decide without exploring, logging, counting, or touching sessions."""
             alone = replace(manager, listeners=(notes,), sessions=SessionMemory())
             return list(alone.decide([plain(request) for request in requests]))
 
@@ -128,6 +166,7 @@ async def caching(
             store=store,
             snapshot=manager.snapshot,
             patterns=patterns,
+            on_learned=pace.note,
             rest=lambda: time.sleep(REST_S),
         )
         executor = ThreadPoolExecutor(1, thread_name_prefix="cache")
@@ -139,7 +178,7 @@ async def caching(
         for job in (teller.run(executor), verifier.run(executor), care.run(carer)):
             task = jobs.create_task(job, name="caching")
             stack.callback(task.cancel)
-        yield Caching(cache, teller, verifier, quietly, notes, care)
+        yield Caching(cache, teller, verifier, care)
 
 
 def keyring(settings: Settings, secret: bytes) -> Keyring:

@@ -66,7 +66,7 @@ class Settings(BaseModel):
     cache_mb: Annotated[int, Field(ge=1, le=1_000_000, description="Megabytes of decisions kept in each process.")] = 64
     cache_ttl_s: Annotated[
         float, Field(gt=0.0, le=86_400.0, description="Longest life of a cached decision in seconds.")
-    ] = 600.0
+    ] = 7200.0
     cache_wait_ms: Annotated[
         float, Field(gt=0.0, le=1000.0, description="Longest that a batch waits for a cache in Redis.")
     ] = 5.0

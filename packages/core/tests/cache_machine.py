@@ -11,13 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from redis import Redis
 
-from monkey_coder.quantum.cache_making import Lifetimes
+from monkey_coder.quantum.cache_lifetimes import Lifetimes
 from monkey_coder.quantum.redis_tier import RedisTier
 
 PROMPTS = st.integers(0, 5)
 WHO = st.integers(0, 1)
+MODEL = "mid/middle"
+"""What is decided throughout."""
 ROOM = 3
 """Entries, more or less, for which there is room in each process: fewer than there are prompts."""
+
+PATIENT_S = 30.0
 
 Question = tuple[int, int]
 """Number of the policy, and of the prompt."""
@@ -90,15 +94,15 @@ class CacheMachine(RuleBasedStateMachine):
         question = (self.policy, prompt)
         origin = self.local[who].pop(question, None)
         if origin is not None:
-            assert self.homes[who].cache.forget(origin) == 1
+            assert self.homes[who].cache.forget(origin, MODEL) == 1
             self.shared.pop(question, None)
             self._settle(who)
 
     @rule(who=WHO, prompt=PROMPTS)
     def confirm(self, who: int, prompt: int) -> None:
         origin = self.local[who].get((self.policy, prompt))
-        if origin is not None and self.homes[who].cache.confirm(origin):
-            self.homes[who].cache.forget(origin)  # the two processes know different ends of its life from here on
+        if origin is not None and self.homes[who].cache.confirm(origin, MODEL):
+            self.homes[who].cache.forget(origin, MODEL)  # from here on the two know different ends of its life
             self.local[who].pop((self.policy, prompt))
             self.shared.pop((self.policy, prompt), None)
             self._settle(who)
@@ -149,7 +153,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     def _settle(self, who: int) -> None:
         """Wait until everything is written, or deleted, that was to be."""
-        self.tiers[who].fetch([b"nothing"])
+        assert self.tiers[who].settle(PATIENT_S)
 
     def _made(self, who: int, question: Question, answer: Any) -> None:
         home, origin = self.homes[who], answer["decision_id"]

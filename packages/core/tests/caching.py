@@ -12,12 +12,12 @@ import numpy as np
 import orjson
 from builders import SECRET, SetClock, engine
 
+from monkey_coder.caching import cache_before
 from monkey_coder.models import RouteRequest
 from monkey_coder.quantum.cache_entry import CachedDecision
 from monkey_coder.quantum.cache_key import Keyring
-from monkey_coder.quantum.cache_making import Lifetimes
-from monkey_coder.quantum.cache_parts import CacheTiers, Deciding, DecisionNotes, EmbeddedAhead, SimilarityIndex
-from monkey_coder.quantum.local_tier import LocalTier
+from monkey_coder.quantum.cache_lifetimes import Lifetimes
+from monkey_coder.quantum.cache_parts import DecisionNotes, SimilarityIndex
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.redis_tier import RedisTier
 from monkey_coder.quantum.routing_cache import RoutingCache
@@ -86,29 +86,26 @@ def house(
     """A cache over the engine of `builders.engine`."""
     wall = wall or SetClock(NOW)
     with engine(*strategies, **options) as manager:
-        live = LiveSnapshot(manager.snapshot())
-        notes = DecisionNotes()
-        manager.snapshot = live
-        manager.listeners = (*manager.listeners, notes)
-        manager.embedder = embedder = EmbeddedAhead(manager.embedder)
+        manager.snapshot = live = LiveSnapshot(manager.snapshot())
+        cache = cache_before(
+            manager,
+            keyring,
+            max_bytes,
+            wall,
+            time.monotonic,
+            np.random.default_rng(7),
+            lifetimes=lambda: lifetimes,
+            shared=redis,
+            similar=similar,
+            check_rate=check_rate,
+        )
 
         def decide(requests: Sequence[RouteRequest]) -> list[Any]:
             built.asked.append(list(requests))
             return manager.decide(requests)
 
-        cache = RoutingCache(
-            deciding=Deciding(
-                decide, notes, live, manager.sessions, manager.ids.make, embedder, lambda: built.troubles
-            ),
-            tiers=CacheTiers(LocalTier(max_bytes, wall), redis, similar),
-            keyring=keyring,
-            wall_clock=wall,
-            clock=time.monotonic,
-            rng=np.random.default_rng(7),
-            lifetimes=lifetimes,
-            check_rate=check_rate,
-        )
-        built = House(cache, manager, live, notes, wall)
+        cache.deciding = replace(cache.deciding, decide=decide, troubles=lambda: built.troubles)
+        built = House(cache, manager, live, cache.deciding.notes, wall)
         yield built
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
 
@@ -15,36 +14,12 @@ from monkey_coder.catalog.table import ModelTable
 from monkey_coder.models import TASK_TYPES
 from monkey_coder.ports import DecisionEvent, Deliberation, RouteBatch
 from monkey_coder.quantum.cache_entry import PER_HIT, CachedDecision, availability
+from monkey_coder.quantum.cache_lifetimes import Lifetimes
 
 FloatArray = NDArray[np.floating[Any]]
 
 HALF_MARGIN: Final = 0.05
 """Margin, in successes, at which half of what can be had for it is had."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lifetimes:
-    """How long entries live.
-
-    Attributes:
-        shortest_s: Of a decision that strategies do not agree on.
-        longest_s: Of one that could not be clearer.
-        jitter: Every lifetime is drawn within this part above and below, so that entries do not expire together.
-    """
-
-    shortest_s: float = 10.0
-    longest_s: float = 600.0
-    jitter: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.shortest_s <= self.longest_s or not 0.0 <= self.jitter < 1.0:
-            raise ValueError("shortest_s must be above 0 and not above longest_s, jitter from 0 to below 1")
-
-    def drawn(self, stability: FloatArray, rng: np.random.Generator) -> list[float]:
-        """Seconds that entries of these stabilities (0..1) live."""
-        plain = self.shortest_s * (self.longest_s / self.shortest_s) ** stability
-        seconds: list[float] = (plain * (1.0 + self.jitter * rng.uniform(-1.0, 1.0, plain.shape))).tolist()
-        return seconds
 
 
 def stability(margin: FloatArray, agreement: FloatArray, width: FloatArray) -> FloatArray:

@@ -77,6 +77,7 @@ class CacheManager:
         snapshot: What decisions rest on.
         patterns: Requests behind entries.
         options: How to go about it.
+        on_learned: Is told how many outcomes came.
         rest: Called between two chunks of warming.
     """
 
@@ -88,6 +89,7 @@ class CacheManager:
     snapshot: Callable[[], EngineSnapshot]
     patterns: PatternMemory = field(default_factory=PatternMemory)
     options: ManagerOptions = ManagerOptions()
+    on_learned: Callable[[int], None] = lambda _: None
     rest: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -99,17 +101,13 @@ class CacheManager:
 
     def on_outcomes(self, events: Sequence[OutcomeEvent]) -> None:
         """Let a success prolong the entry of its decision, and a failure take it out; availability says neither."""
-        for event in events:
-            if event.score is None:
-                continue
-            keys = self.cache.tiers.local.keys_of(event.origin)
-            entry = self.cache.tiers.local.get(keys[0]) if keys else None
-            if entry is None or entry.ref != event.model:
-                continue
-            if event.score >= SUCCEEDED:
-                self.cache.confirm(event.origin)
+        scores = [(event.origin, event.model, event.score) for event in events if event.score is not None]
+        self.on_learned(len(scores))
+        for origin, model, score in scores:
+            if score < SUCCEEDED:
+                self.cache.forget(origin, model)
             else:
-                self.cache.forget(event.origin)
+                self.cache.confirm(origin, model)
 
     # From time to time
 
@@ -161,11 +159,10 @@ class CacheManager:
             _log.warning("the cache starts cold: %s", error)
             return 0
         found.sort(key=lambda pair: (often[pair[1].origin], pair[1].confirmed, pair[1].made_at))
-        taken = found[-self.options.warm :]
-        for key, entry in taken:  # the most frequent last, so that it is the last to go
-            self.cache.tiers.local.put(key, entry)
-        self.cache.count("local", "warmed", len(taken))
-        return len(taken)
+        # The most frequent last, so that it is the last to go.
+        taken = sum(self.cache.take_over(key, entry) for key, entry in found[-self.options.warm :])
+        self.cache.count("local", "warmed", taken)
+        return taken
 
     # For operators
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
@@ -21,8 +21,6 @@ TELL_EVERY_S: Final = 0.05
 """Longest delay of a hit on its way to the log; a crash loses no more."""
 
 MOST_AT_ONCE: Final = 512
-MOST_ORIGINS: Final = 20_000
-"""Latest hits of this process whose decisions are known without the log."""
 
 _CERTAIN: Final = np.ones(1, dtype=np.float32)
 """Distribution over the one model that a hit can serve."""
@@ -52,11 +50,6 @@ class HitTeller:
     ) -> None:
         self._cache, self._listeners, self._on_cache = cache, listeners, on_cache
         self._counted: Counter[tuple[str, str]] = Counter()
-        self._origins: OrderedDict[str, str] = OrderedDict()
-
-    def origin_of(self, decision_id: str) -> str | None:
-        """Id of the decision that one of the latest hits of this process repeated."""
-        return self._origins.get(decision_id)
 
     def tell(self) -> int:
         """Tell all that has not been told; returns how many hits that were."""
@@ -68,9 +61,6 @@ class HitTeller:
                     listener.on_decided(events)
                 except Exception:  # noqa: BLE001 - what is only told about must not keep it from the others
                     _log.exception("a listener failed on %d hits", len(events))
-            self._origins.update((hit.decision_id, hit.entry.origin) for hit in hits)
-            while len(self._origins) > MOST_ORIGINS:
-                self._origins.popitem(last=False)
             told += len(hits)
         self._count()
         return told

@@ -63,8 +63,7 @@ class CacheVerifier:
             self._cache.count(_tier(entry), "disagreed")
             fresh = None if event is None else made.get(answer["decision_id"])
             if fresh is None:
-                self._cache.tiers.local.remove(key)
-                self._cache.drop([key])
+                self._cache.forget(entry.origin, entry.ref)
             else:
                 self._cache.keep(key, fresh)
         return len(due)

@@ -78,10 +78,11 @@ class LocalTier:
         with self._lock:
             return self._drop(key)
 
-    def keys_of(self, origin: str) -> tuple[CacheKey, ...]:
-        """Keys under which a decision is kept, by its id."""
+    def keys_of(self, origin: str, ref: str | None = None) -> tuple[CacheKey, ...]:
+        """Keys under which a decision is kept, by its id; of its entries for one model alone, where that is named."""
         with self._lock:
-            return self._by_origin.get(origin, ())
+            keys = self._by_origin.get(origin, ())
+            return tuple(key for key in keys if ref in (None, self._entries[key].ref))
 
     def items(self) -> list[tuple[CacheKey, CachedDecision]]:
         """All entries, the one used longest ago first; some may be past their life."""

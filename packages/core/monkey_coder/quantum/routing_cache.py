@@ -217,8 +217,7 @@ class RoutingCache(CacheStock):
     ) -> None:
         shared = self.remote.get(keys)
         for key, entry in shared.items():
-            self.tiers.local.put(key, entry)
-            standing = self._standing(key, entry, now)
+            standing = self._standing(key, entry, now) if self.take_over(key, entry) else None
             if standing is not None:
                 found[key] = standing, "redis"
         if self.tiers.redis is not None and not self.remote.failing:

@@ -20,7 +20,7 @@ from monkey_coder.quantum.prompt_similarity import PromptSimilarity, quantise
 
 KEY_BYTES: Final = 32
 PREFIX: Final = b"like:"
-SHARED_TTL_S: Final = 600.0
+SHARED_TTL_S: Final = 7_200.0
 """As long as the longest life of an entry: a place that outlives its entry is of no use."""
 
 _HEADER: Final = Struct(f"<B{KEY_BYTES}sI")

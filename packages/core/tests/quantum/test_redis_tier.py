@@ -21,7 +21,8 @@ from servers import free_port
 
 from monkey_coder.quantum.cache_entry import encode
 from monkey_coder.quantum.cache_key import KEY_BYTES, Keyring
-from monkey_coder.quantum.redis_tier import MOST_LATE, RedisTier
+from monkey_coder.quantum.redis_line import MOST_LATE
+from monkey_coder.quantum.redis_tier import MOST_UNWANTED, RedisTier
 
 SURE = Fixed("sure", [0.2, 0.8, 0.3])
 PATIENT_S = 20.0
@@ -46,7 +47,7 @@ def tier(server: RedisProcess, wait_s: float = PATIENT_S) -> Iterator[RedisTier]
 
 def settled(shared: RedisTier) -> None:
     """Wait until everything that was to be kept is kept."""
-    shared.fetch([b"nothing"])
+    assert shared.settle(SOON_S)
 
 
 def soon(happens: Callable[[], bool]) -> None:
@@ -67,7 +68,7 @@ def test_what_one_learned_the_other_hits(server: RedisProcess) -> None:
         assert cache_of(b, "first", "second", "third") == ["redis", "redis", "miss"]
         assert cache_of(b, "first") == ["local"]
         assert b.decided == 1
-        a.cache.forget(a.cache.tiers.local.items()[0][1].origin)
+        a.cache.forget(a.cache.tiers.local.items()[0][1].origin, "mid/middle")
         settled(one)
         with tier(server) as three, house(SURE, redis=three) as c:
             assert cache_of(c, "first", "second") == ["miss", "redis"]
@@ -77,6 +78,7 @@ def test_another_secret_finds_nothing(server: RedisProcess) -> None:
     other = Keyring("other", b"another secret for tests only"[:32])
     with tier(server) as one, house(SURE, redis=one) as a, house(SURE, redis=one, keyring=other) as b:
         cache_of(a, "first")
+        settled(one)
         assert cache_of(b, "first") == ["miss"]
 
 
@@ -124,6 +126,7 @@ def test_all_keys_lie_in_one_slot_of_a_cluster(tmp_path: Path) -> None:
         house(SURE, redis=one) as b,
     ):
         cache_of(a, "first", "second", "third")
+        settled(one)
         assert cache_of(b, "first", "second", "third") == ["redis"] * 3
 
 
@@ -165,6 +168,7 @@ def test_an_entry_past_its_end_is_not_given_though_the_server_has_it(server: Red
     key = b"k" * KEY_BYTES
     with tier(server) as one, house(SURE, redis=one) as home:
         one.keep([(key, encode(entry(expires_at=NOW - 1.0), key, KEYRING), 60.0)])
+        settled(one)
         assert one.fetch([key]) != [None]
         assert home.cache.remote.get([key]) == {}
 
@@ -259,6 +263,48 @@ def test_a_server_that_became_a_replica_is_only_read(tmp_path: Path) -> None:
         client.replicaof("NO", "ONE")
         soon(lambda: not one.failing)
         assert answers_throughout(home, "after")["degraded"] == []
+
+
+def test_a_decision_that_failed_comes_back_from_nowhere_though_the_server_takes_no_orders(
+    server: RedisProcess,
+) -> None:
+    with (
+        tier(server) as one,
+        tier(server) as two,
+        house(SURE, redis=one) as a,
+        house(SURE, redis=two) as b,
+        server.client() as client,
+    ):
+        failed = answers_throughout(a, "first")["decision_id"]
+        settled(one)
+        client.config_set("min-replicas-to-write", "1")  # it can still be read
+        assert a.cache.forget(failed, "mid/middle") == 1
+        assert b.cache.forget(failed, "mid/middle") == 0  # it has not met it yet
+        assert cache_of(a, "first") == cache_of(b, "first") == ["miss"]
+        soon(lambda: one.failing and two.failing)
+        assert one.fetch([client.keys()[0].rpartition(b":")[2]]) is not None
+        client.config_set("min-replicas-to-write", "0")
+        soon(lambda: client.keys(b"*probe*") == client.keys())
+        soon(lambda: not one.failing)
+        with tier(server) as three, house(SURE, redis=three) as c:
+            assert cache_of(c, "first") == ["miss"]
+
+
+def test_a_failure_speaks_against_the_model_that_failed_and_no_other(server: RedisProcess) -> None:
+    with tier(server) as one, house(SURE, redis=one) as home:
+        decided = answers_throughout(home, "first")["decision_id"]
+        settled(one)
+        assert home.cache.forget(decided, "big/dear") == 0  # its caller fell back to that one
+        home.cache.tiers.local.clear()
+        assert cache_of(home, "first") == ["redis"]
+
+
+def test_what_is_to_be_deleted_does_not_pile_up_while_the_server_is_away(tmp_path: Path) -> None:
+    with tier(RedisProcess(tmp_path)) as one:
+        soon(lambda: one.failing)
+        one.forget([number.to_bytes(4) for number in range(MOST_UNWANTED + 5)])
+        assert one.counts["dropped"] == 5
+        assert not one.settle(SOON_S)
 
 
 @contextmanager

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import orjson
 import pytest
 from builders import CHEAP, DEAR, MIDDLE, Failing, Fixed, ask, chosen, in_contract, table
-from caching import NOW, House, house, told
+from caching import NOW, house, told
 
 from monkey_coder.errors import RouterError
 from monkey_coder.ports import RouteBatch, Scores
-from monkey_coder.quantum.cache_admission import SAMPLE, WINDOW, Admission
-from monkey_coder.quantum.cache_key import CacheKey
-from monkey_coder.quantum.cache_making import Lifetimes
-from monkey_coder.quantum.cache_parts import SimilarAsk
+from monkey_coder.quantum.cache_lifetimes import Lifetimes
 
 SURE = Fixed("sure", [0.2, 0.8, 0.3])
+MODEL = "mid/middle"
+"""What it decides for."""
 BODY = orjson.dumps({"request": {"prompt": "Fix the failing test"}, "quantum_config": {"timeout_ms": 1000}})
 
 
@@ -195,46 +193,6 @@ def test_entries_end_and_none_is_given_after_its_end() -> None:
         assert home.one(ask())["cache"] == "miss"
 
 
-def life(home: House, request: Any) -> float:
-    home.one(request)
-    (_, made) = home.cache.tiers.local.items()[-1]
-    return made.expires_at - made.made_at
-
-
-def test_what_strategies_agree_on_lives_longer() -> None:
-    lifetimes = Lifetimes(shortest_s=10.0, longest_s=1000.0, jitter=0.0)
-    with house(SURE, Fixed("too", [0.1, 0.9, 0.2]), lifetimes=lifetimes) as home:
-        agreed = life(home, ask())
-    with house(SURE, Fixed("other", [0.1, 0.2, 0.6], confidence=0.3), lifetimes=lifetimes) as home:
-        torn = life(home, ask())
-    with house(Fixed("even", [0.5, 0.5, 0.5]), lifetimes=lifetimes) as home:
-        even = life(home, ask())
-    assert 10.0 <= even < torn < agreed <= 1000.0
-    assert even == pytest.approx(10.0)
-
-
-def test_what_many_outcomes_confirm_lives_longer() -> None:
-    lives = []
-    for evidence in (5.0, 500.0):
-        lifetimes = Lifetimes(shortest_s=10.0, longest_s=1000.0, jitter=0.0)
-        with house(replace(SURE, success=[0.5, 0.8, 0.5], evidence=evidence), lifetimes=lifetimes) as home:
-            lives.append(life(home, ask()))
-    assert lives[0] < lives[1]
-
-
-def test_entries_that_were_made_together_do_not_expire_together() -> None:
-    with house(SURE, lifetimes=Lifetimes(100.0, 100.0, 0.2)) as home:
-        home.route(*(ask(f"prompt {number}") for number in range(50)))
-        ends = [made.expires_at - NOW for _, made in home.cache.tiers.local.items()]
-        assert 80.0 <= min(ends) < 90.0 < 110.0 < max(ends) <= 120.0
-
-
-def test_lifetimes_make_sense_or_are_refused() -> None:
-    for shortest, longest, jitter in ((0.0, 1.0, 0.1), (2.0, 1.0, 0.1), (1.0, 2.0, 1.0)):
-        with pytest.raises(ValueError, match="shortest_s"):
-            Lifetimes(shortest, longest, jitter)
-
-
 def test_sessions_hit_only_where_their_last_model_is_the_same() -> None:
     with house(SURE) as home:
         first = home.one(ask(session_id="a"))
@@ -266,14 +224,14 @@ def test_the_stock_can_be_looked_after() -> None:
     with house(SURE, lifetimes=Lifetimes(10.0, 40.0, 0.0)) as home:
         answers = home.route(ask("a"), ask("b"), ask("c"))
         cache = home.cache
-        assert cache.forget(answers[0]["decision_id"]) == 1
-        assert cache.forget("unknown") == 0
+        assert cache.forget(answers[0]["decision_id"], MODEL) == 1
+        assert cache.forget("unknown", MODEL) == 0
         assert home.one(ask("a"))["cache"] == "miss"
         (_, before) = cache.tiers.local.items()[0]
         until = before.expires_at
-        assert cache.confirm(before.origin)
+        assert cache.confirm(before.origin, MODEL)
         assert (before.confirmed, before.expires_at) == (1, min(NOW + 2 * (until - NOW), NOW + 40.0))
-        assert not cache.confirm("unknown")
+        assert not cache.confirm(before.origin, "big/dear")
         assert cache.invalidate(lambda made: made.ref == "mid/middle") == 3
         assert cache_of(home.route(ask("a"), ask("b"))) == ["miss", "miss"]
         assert cache.clear() == 2
@@ -296,116 +254,3 @@ def test_the_requests_of_entries_are_remembered_for_whoever_warms_the_cache() ->
         home.cache.remember = lambda digest, request: kept.append((digest, request))
         home.route(ask("a"), ask("b", session_id="s"), ask("c", options={"cache": "bypass"}))
         assert kept == [(home.cache.ask(ask("a")).digest, ask("a"))]
-
-
-# Similar prompts
-
-
-@dataclass
-class Nearest:
-    """An index that takes every prompt of a family for the one that was added last."""
-
-    added: dict[bytes, CacheKey] = field(default_factory=dict)
-    dropped: list[CacheKey] = field(default_factory=list)
-    embeddings: list[Any] = field(default_factory=list)
-
-    def find(self, asked: Sequence[SimilarAsk]) -> list[CacheKey | None]:
-        self.embeddings += [each.embedding for each in asked]
-        return [self.added.get(each.family) for each in asked]
-
-    def add(self, added: Sequence[SimilarAsk], keys: Sequence[CacheKey]) -> None:
-        self.added.update((each.family, key) for each, key in zip(added, keys, strict=True))
-
-    def discard(self, keys: Iterable[CacheKey]) -> None:
-        self.dropped += keys
-
-    def clear(self) -> None:
-        self.added.clear()
-
-
-LONG = "Fix the failing test " * 100
-TIGHT = {"max_cost_usd": 0.004}
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "hits"),
-    [
-        ({}, {"prompt": "Fix the failing test, please"}, True),
-        ({}, {"prompt": "Fix the failing test, please", "files": [{"path": "a", "chars": 1}]}, False),
-        ({}, {"prompt": "Fix the failing test, please", "preferences": {"cost": 0.0}}, False),
-        ({}, {"prompt": "Write documentation for the README and the user guide"}, False),
-        ({"preferences": {"max_cost_usd": 0.01}}, {"prompt": LONG, "preferences": {"max_cost_usd": 0.01}}, True),
-        (
-            {"preferences": {"max_cost_usd": 0.004}},
-            {"prompt": LONG * 50, "preferences": {"max_cost_usd": 0.004}},
-            False,
-        ),
-        ({}, {"prompt": LONG * 300}, False),
-    ],
-    ids=["edited", "files", "preferences", "task", "budget holds", "budget broken", "too long"],
-)
-def test_a_similar_prompt_hits_within_its_family_and_through_every_gate(
-    first: dict[str, Any], second: dict[str, Any], hits: bool
-) -> None:
-    with house(SURE, similar=Nearest()) as home:
-        home.one(ask(**first))
-        answer = home.one(ask(**second))
-        assert (not isinstance(answer, RouterError) and answer["cache"] == "similar") == hits
-        if hits:
-            assert home.decided == 1
-            assert home.one(ask(**second))["cache"] == "similar"  # kept, and still another prompt's
-
-
-def test_a_similar_hit_leaves_out_what_fails_a_gate_now() -> None:
-    small = table(CHEAP, MIDDLE, replace(DEAR, context_window=1_500))
-    with house(SURE, models=small, similar=Nearest()) as home:
-        assert home.one(ask())["alternatives"][0]["model"] == "dear"
-        answer = home.one(ask(LONG * 3))
-        assert answer["cache"] == "similar"
-        assert [each["model"] for each in answer["alternatives"]] == ["cheap"]
-        assert [(each["model"], each["reason"]) for each in answer["excluded"]] == [("big/dear", "context_window")]
-
-
-def test_the_index_forgets_what_the_cache_drops_and_gets_the_embedding_of_the_engine() -> None:
-    index = Nearest()
-    with house(SURE, similar=index) as home:
-        answer = home.one(ask())
-        assert np.array_equal(index.embeddings[0], home.manager.embedder.embed([ask().request.prompt])[0])
-        home.cache.forget(answer["decision_id"])
-        assert len(index.dropped) == 1
-        home.cache.clear()
-        assert index.added == {}
-
-
-# The door
-
-
-def test_a_stream_of_strangers_is_kept_out_until_requests_repeat() -> None:
-    door, names = Admission(), [number.to_bytes(4) for number in range(40_000)]
-    assert door.admit(names[:WINDOW], 0) == set(names[:WINDOW])
-    strangers = door.admit(names[WINDOW : 2 * WINDOW], 0)
-    assert len(strangers) == WINDOW // SAMPLE
-    again = door.admit(names[WINDOW : WINDOW + 100], 0)
-    assert again >= set(names[WINDOW : WINDOW + 100])
-    door.admit(names[3 * WINDOW : 4 * WINDOW], 0)
-    assert door.admit(names[5 * WINDOW : 6 * WINDOW], 0) == set(names[5 * WINDOW : 6 * WINDOW])  # open again
-
-
-def test_hits_keep_the_door_open() -> None:
-    door, names = Admission(), [number.to_bytes(4) for number in range(10 * WINDOW)]
-    for part in range(5):
-        batch = names[part * WINDOW : (part + 1) * WINDOW]
-        assert door.admit(batch, hits=100 * (part + 1)) == set(batch)
-
-
-def test_strangers_do_not_pile_up() -> None:
-    door = Admission()
-    door.open = False
-    door.admit([number.to_bytes(4) for number in range(100_000)], 0)
-    assert len(door._seen) + len(door._before) <= 40_000
-
-
-def test_behind_a_closed_door_strangers_cost_no_entry_and_the_second_time_they_do() -> None:
-    with house(SURE) as home:
-        home.cache.admission.open = False
-        assert cache_of([home.one(ask()) for _ in range(3)]) == ["miss", "miss", "local"]
