@@ -7,7 +7,7 @@ and weights lie in [0, 1]. A *model ref* is ``provider/model``; the model part m
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, NamedTuple, Self, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -370,13 +370,13 @@ class OverrideRequest(Value):
     reason: Annotated[str | None, Field(max_length=500)] = None
 
 
-class TaskAnalysis(Value):
-    """What reading the prompt told about the task, without any model."""
+class TaskAnalysis(NamedTuple):
+    """What reading the prompt told about the task, without any model; made for every decision, never parsed."""
 
-    complexity: Annotated[Probability, Field(description="0 is trivial, 1 is critical.")]
+    complexity: float
+    """From 0, trivial, to 1, critical."""
     level: ComplexityLevel
     task_type: TaskType
     context_type: ContextType
-    evidence: Annotated[
-        Probability, Field(description="How much of the text spoke for the inferred type; 1 when the caller named it.")
-    ]
+    evidence: float
+    """How much of the text spoke for the inferred type, 0..1; 1 when the caller named it."""

@@ -14,11 +14,10 @@ import re
 import unicodedata
 from bisect import bisect
 from collections.abc import Mapping, Sequence, Set
-from itertools import pairwise, repeat
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from monkey_coder.core.vocabulary import GENERAL, VOCABULARY
+from monkey_coder.core.vocabulary import GENERAL, NOTHING, VOCABULARY
 from monkey_coder.models import (
     COMPLEXITY_LEVELS,
     TASK_TYPES,
@@ -119,8 +118,6 @@ _TRACE_VOTES: Final = 8
 _BLOCK_POINTS, _MOST_BLOCKS = 5, 3
 _STEP_POINTS, _MOST_STEPS = 4, 8
 _FILE_POINTS, _MOST_FILES = 5, 10
-_LARGE = tuple(points if points > _SMALL_WORD else 0 for points in VOCABULARY.hard).__getitem__
-_SMALL = tuple(points if points <= _SMALL_WORD else 0 for points in VOCABULARY.hard).__getitem__
 _LEAD_WORDS: Final = 8  # where an order usually says what it wants
 _LEAD_BONUS: Final = 4
 _LEAD_VOTES: Final = 3  # weaker words are as common in a lead as anywhere
@@ -171,23 +168,23 @@ def analyse(request: ExecuteRequest) -> TaskAnalysis:
     entries = _entries(words)
     if not window.isascii():
         entries |= {VOCABULARY.stems[stem] for stem in _STEMS(window)}
-    in_code = _entries(_words("\n".join(pieces[1::2]))) if len(pieces) > 1 else set[int]()
+    in_code = _entries(_words("\n".join(pieces[1::2]))) if len(pieces) > 1 else set()
     trace = not _TRACE_WORDS.isdisjoint(words) and any(mark in window for mark in _TRACES)
 
-    votes = _votes(entries, words[:_LEAD_WORDS], trace, coded=len(pieces) > 1)
+    votes, large, small, easy = _said(entries)
+    _add_votes(votes, words[:_LEAD_WORDS], trace, coded=len(pieces) > 1)
     task, context, evidence = _kind(request, votes)
 
-    points = _TYPE_POINTS[task] + _vocabulary_points(entries | in_code if in_code else entries)
+    if not in_code <= entries:
+        _, large, small, _ = _said(entries | in_code)
+    points = _TYPE_POINTS[task] + min(large + min(small, _MOST_SMALL_WORDS), _MOST_VOCABULARY)
     points += round(_PER_DOUBLING * math.log2(1.0 + (byte_length + _chars(request.files)) / 200.0))
     points += _TRACE_POINTS * trace + _BLOCK_POINTS * min(len(pieces) // 2, _MOST_BLOCKS)
     points += _FILE_POINTS * min(len(request.files), _MOST_FILES)
     if "\n" in window:
         points += _STEP_POINTS * min(len(_STEPS(window)), _MOST_STEPS)
-    easy = min(sum(map(VOCABULARY.easy.__getitem__, entries)), _MOST_EASY)
-    complexity = 1.0 - math.exp(-points / (_SATURATION * 2.0 ** (easy / _EASING)))
-    return TaskAnalysis(
-        complexity=complexity, level=level_of(complexity), task_type=task, context_type=context, evidence=evidence
-    )
+    complexity = 1.0 - math.exp(-points / (_SATURATION * 2.0 ** (min(easy, _MOST_EASY) / _EASING)))
+    return TaskAnalysis(complexity, level_of(complexity), task, context, evidence)
 
 
 def level_of(complexity: float) -> ComplexityLevel:
@@ -258,31 +255,45 @@ def _words(text: str) -> list[str]:
 
 def _entries(words: list[str]) -> set[int]:
     """Return the vocabulary entries that occur, each once."""
-    found = set(map(VOCABULARY.words.get, words, repeat(-1)))
-    if not VOCABULARY.heads.isdisjoint(words):
-        found.update(map(VOCABULARY.phrases.get, pairwise(words), repeat(-1)))
-    found.discard(-1)
+    found: set[int] = set()
+    for place, known in enumerate(map(VOCABULARY.words.get, words), start=1):
+        if known is not None:
+            entry, phrases = known
+            found.add(entry)
+            if phrases and place < len(words):
+                found.add(phrases.get(words[place], NOTHING))
     return found
 
 
-def _votes(entries: Set[int], lead: list[str], trace: bool, coded: bool) -> list[int]:
-    """Add up what speaks for each task type; the first words count double, the first of them that speaks more."""
+def _said(entries: Set[int]) -> tuple[list[int], int, int, int]:
+    """Add up what entries say: votes for each task type, points of the large and of the small hard words, easy ones."""
     votes = [0] * len(TASK_TYPES)
-    weights, topics = VOCABULARY.votes, VOCABULARY.topic
+    large = small = easy = 0
     for entry in entries:
-        votes[topics[entry]] += weights[entry]
+        topic, weight, hard, eases = VOCABULARY.facts[entry]
+        votes[topic] += weight
+        easy += eases
+        if hard > _SMALL_WORD:
+            large += hard
+        else:
+            small += hard
+    return votes, large, small, easy
+
+
+def _add_votes(votes: list[int], lead: list[str], trace: bool, coded: bool) -> None:
+    """Let the first words count double, the first of them that speaks more, and a trace and code speak, too."""
     bonus = _LEAD_BONUS
-    for word in lead:
-        entry = VOCABULARY.words.get(word, -1)
-        if entry >= 0 and weights[entry] >= _LEAD_VOTES:
-            votes[topics[entry]] += weights[entry] + bonus
-            bonus = 0
+    for known in map(VOCABULARY.words.get, lead):
+        if known is not None:
+            topic, weight, _, _ = VOCABULARY.facts[known[0]]
+            if weight >= _LEAD_VOTES:
+                votes[topic] += weight + bonus
+                bonus = 0
     if trace:
         votes[_DEBUGGING] += _TRACE_VOTES
     if coded and not any(votes):
         votes[_CODE] += 1
     votes[GENERAL] = 0
-    return votes
 
 
 def _kind(request: ExecuteRequest, votes: list[int]) -> tuple[TaskType, ContextType, float]:
@@ -299,7 +310,3 @@ def _kind(request: ExecuteRequest, votes: list[int]) -> tuple[TaskType, ContextT
         task, evidence = "general", best / (sum(votes) + _DOUBT)
     context = task if task != "general" else spoken
     return task, context if context != "general" else "code_generation", evidence
-
-
-def _vocabulary_points(entries: Set[int]) -> int:
-    return min(sum(map(_LARGE, entries)) + min(sum(map(_SMALL, entries)), _MOST_SMALL_WORDS), _MOST_VOCABULARY)

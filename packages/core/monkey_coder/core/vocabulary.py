@@ -273,31 +273,39 @@ _STEMS: Final[tuple[tuple[TaskType | None, int, int, str], ...]] = (
 )
 
 
+GENERAL: Final = TASK_TYPES.index("general")
+NOTHING: Final = 0
+"""The entry of what says nothing."""
+
+
+class Fact(NamedTuple):
+    """What an entry says.
+
+    Attributes:
+        topic: Index into `TASK_TYPES` that it votes for (of `general`: none).
+        votes: How strongly.
+        hard: Points by which it makes a task harder.
+        easy: Points by which it makes it easier.
+    """
+
+    topic: int = GENERAL
+    votes: int = 0
+    hard: int = 0
+    easy: int = 0
+
+
 class Vocabulary(NamedTuple):
     """Lookup tables. An *entry* is a number that all forms of one word share.
 
     Attributes:
-        words: Word to entry.
-        phrases: Pair of words to entry.
-        heads: First words of phrases, to see quickly that a text holds none.
+        words: Word to its entry, and from words that make a phrase with it as their first to the phrases' entries.
         stems: Words and stems of other scripts, looked for anywhere, to entry.
-        topic: Index into `TASK_TYPES` an entry votes for (of `general`: none).
-        votes: How strongly.
-        hard: Points by which an entry makes a task harder.
-        easy: Points by which it makes it easier.
+        facts: What each entry says.
     """
 
-    words: Mapping[str, int]
-    phrases: Mapping[tuple[str, str], int]
-    heads: frozenset[str]
+    words: Mapping[str, tuple[int, Mapping[str, int]]]
     stems: Mapping[str, int]
-    topic: tuple[int, ...]
-    votes: tuple[int, ...]
-    hard: tuple[int, ...]
-    easy: tuple[int, ...]
-
-
-GENERAL: Final = TASK_TYPES.index("general")
+    facts: tuple[Fact, ...]
 
 
 def _forms(word: str) -> Iterator[str]:
@@ -328,7 +336,7 @@ def _slips(word: str) -> Iterator[str]:
 
 
 def _build() -> Vocabulary:
-    facts: dict[str, list[int]] = {}  # word or phrase: [topic, votes, hard, easy]
+    facts: dict[str, list[int]] = {"": [*Fact()]}  # word or phrase: what it says; the first is NOTHING
 
     def note(listed: str, column: int, value: int, topic: int = GENERAL) -> None:
         for text in listed.split(", "):
@@ -344,40 +352,34 @@ def _build() -> Vocabulary:
         for weight, listed in levels.items():
             note(listed, column, weight)
     rows = list(facts.values())
-    words, phrases = _spellings(list(facts))
+    words, phrases = _spellings(list(facts)[1:])
     stems: dict[str, int] = {}
     for foreign, target in ((_ABROAD, words), (_STEMS, stems)):
         for kind, votes, hard, listed in foreign:
             for word in listed.split():
                 target.setdefault(word, len(rows))
                 rows.append([TASK_TYPES.index(kind or "general"), votes, hard, 0])
-    topic, votes_of, hard_of, easy_of = zip(*rows, strict=True)
     return Vocabulary(
-        words=words,
-        phrases=phrases,
-        heads=frozenset(first for first, _ in phrases),
+        words={word: (words.get(word, NOTHING), phrases.get(word, {})) for word in words | phrases},
         stems=stems,
-        topic=topic,
-        votes=votes_of,
-        hard=hard_of,
-        easy=easy_of,
+        facts=tuple(Fact(*row) for row in rows),
     )
 
 
-def _spellings(texts: list[str]) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
-    """Number the words and phrases by their place in the list, in all their spellings.
+def _spellings(texts: list[str]) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    """Number the words, and phrases by first and second word, by their place in the list from 1 on, in all spellings.
 
     A listed word beats a form of another one, and a form beats a slip. Only listed words have slips: those of
     forms hit too many other words ("sharded" would claim "shared").
     """
     words: dict[str, int] = {}
-    phrases: dict[tuple[str, str], int] = {}
+    phrases: dict[str, dict[str, int]] = {}
     for spell in (lambda word: (word,), _forms, _slips):
-        for entry, text in enumerate(texts):
+        for entry, text in enumerate(texts, start=1):
             first, _, second = text.partition(" ")
             for spelling in spell(second or first):
                 if second:
-                    phrases.setdefault((first, spelling), entry)
+                    phrases.setdefault(first, {}).setdefault(spelling, entry)
                 else:
                     words.setdefault(spelling, entry)
     return words, phrases

@@ -145,19 +145,24 @@ def apply_gates(
     cost = (
         input_tokens[:, None] * table.input_usd + output_tokens[:, None] * table.output_usd + table.request_usd[None, :]
     )
-    budget = np.array([_budget_left(request) for request in requests], dtype=np.float64)
+    budgets = [_budget_left(request) for request in requests]
+    budget = np.array(budgets, dtype=np.float64)
     codes = np.zeros(cost.shape, dtype=np.uint8)
     # From the last rule to the first, so that the first that applies is the one that stands.
-    if not table.available.all():
+    if np.count_nonzero(table.available) < len(table):
         codes[:, ~table.available] = _CODE["unavailable"]
-    codes[cost > budget[:, None]] = _CODE["budget"]
+    if min(budgets, default=np.inf) < np.inf:
+        codes[cost > budget[:, None]] = _CODE["budget"]
     codes[output_tokens[:, None] > table.max_output] = _CODE["max_output"]
     codes[(input_tokens + output_tokens)[:, None] > table.context_window] = _CODE["context_window"]
     for row, request in enumerate(requests):
-        _apply_own_rules(codes[row], request, table)
+        requires = request.request.requires
+        if requires.tools or requires.vision or requires.json_mode or requires.regions:
+            _apply_requirements(codes[row], request, table)
     codes[rejected] = _CODE["already_tried"]
     for row, request in enumerate(requests):
-        _apply_lists(codes[row], request, table)
+        if request.request.excluded_models or request.request.allowed_models:
+            _apply_lists(codes[row], request, table)
     return Gated(table, codes, input_tokens, output_tokens, cost, budget)
 
 
@@ -169,7 +174,7 @@ def _budget_left(request: RouteRequest) -> float:
     return max(0.0, budget * (1.0 + ROUNDING) - spent)
 
 
-def _apply_own_rules(codes: NDArray[np.uint8], request: RouteRequest, table: ModelTable) -> None:
+def _apply_requirements(codes: NDArray[np.uint8], request: RouteRequest, table: ModelTable) -> None:
     requires = request.request.requires
     if requires.regions:
         wanted = frozenset(requires.regions)

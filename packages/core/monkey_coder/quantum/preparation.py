@@ -17,7 +17,7 @@ from monkey_coder.quantum.budget_pacing import paced_weights
 from monkey_coder.quantum.gates import Gated, apply_gates
 from monkey_coder.quantum.reward import reference_weights, references
 from monkey_coder.quantum.snapshot import EngineSnapshot
-from monkey_coder.quantum.state_encoder import RequestFacts, encode_states, task_indices
+from monkey_coder.quantum.state_encoder import RequestFacts, encode_states, task_and_context
 from monkey_coder.quantum.text_marks import text_marks
 
 
@@ -84,12 +84,14 @@ def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder
     cost_weight, latency_weight = reference_weights(preferences, cost_ref, latency_ref)
     cost_weight = paced_weights(preferences, cost_weight, snapshot.pace)
     prompts = [request.request.prompt for request in requests]
+    task, context = task_and_context(analyses)
     facts = RequestFacts(
         embedding=embedder.embed(prompts),
         marks=text_marks(prompts),
-        analyses=analyses,
-        input_tokens=gated.input_tokens,
-        output_tokens=gated.output_tokens,
+        task=task,
+        context=context,
+        complexity=np.array([analysis.complexity for analysis in analyses], dtype=np.float32),
+        tokens=tokens,
         attempts=attempts,
         spent_usd=spent,
         cost_weight=cost_weight,
@@ -98,7 +100,6 @@ def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder
         latency_ref=latency_ref,
         quality_floor=np.array([p.quality_floor or 0.0 for p in preferences], dtype=np.float32),
     )
-    task = task_indices(analyses)
     state = encode_states(facts, table)
     success, cost_usd = _expectations(snapshot, state, task, gated.cost_usd)
     batch = RouteBatch(
@@ -107,14 +108,14 @@ def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder
         embedding=facts.embedding,
         model_features=snapshot.model_features,
         task=task,
-        complexity=np.array([analysis.complexity for analysis in analyses], dtype=np.float32),
+        complexity=facts.complexity,
         candidates=candidates,
         attempts=attempts,
         attempts_left=np.array([attempts_left(r, snapshot.max_attempts) for r in requests], dtype=np.int64),
         success=success,
-        evidence=table.evidence[task],
+        evidence=table.evidence.take(task, axis=0),
         cost_usd=cost_usd,
-        latency_s=np.repeat(table.latency_s[None, :], len(requests), axis=0),
+        latency_s=table.latency_s[None, :].repeat(len(requests), axis=0),
         cost_weight=cost_weight,
         latency_weight=latency_weight,
         quality_floor=facts.quality_floor,
@@ -131,7 +132,7 @@ def _expectations(
     """
     table = snapshot.table
     if snapshot.estimate is None:
-        return table.success[task], cost_usd.astype(np.float32)
+        return table.success.take(task, axis=0), cost_usd.astype(np.float32)
     success, learned_usd = snapshot.estimate.of(table).expect(state, task, cost_usd)
     return success, learned_usd if snapshot.policy_version is None else cost_usd.astype(np.float32)
 

@@ -40,6 +40,9 @@ ENCODING_VERSION: Final = 2
 TASK_INDEX: Final = {name: index for index, name in enumerate(TASK_TYPES)}
 CONTEXT_INDEX: Final = {name: index for index, name in enumerate(CONTEXT_TYPES)}
 
+_TASKS = np.eye(len(TASK_TYPES), dtype=np.float32)
+_CONTEXTS = np.eye(len(CONTEXT_TYPES), dtype=np.float32)
+
 _TASK: Final = MARKS
 _CONTEXT: Final = _TASK + len(TASK_TYPES)
 _COMPLEXITY: Final = _CONTEXT + len(CONTEXT_TYPES)
@@ -103,9 +106,10 @@ class RequestFacts:
     Attributes:
         embedding: (B, D) prompt embeddings.
         marks: (B, MARKS) text marks of the prompts.
-        analyses: B analyses of the prompts.
-        input_tokens: (B,) tokens of prompt and files.
-        output_tokens: (B,) expected tokens of the answer.
+        task: (B,) index of each task type.
+        context: (B,) index of each context type.
+        complexity: (B,) 0..1.
+        tokens: (B, 2) tokens of prompt and files, and expected tokens of the answer.
         attempts: (B, M) UNTRIED, REJECTED or ACCEPTED.
         spent_usd: (B,) USD that earlier attempts cost.
         cost_weight: (B,) lambda in success per USD.
@@ -117,9 +121,10 @@ class RequestFacts:
 
     embedding: FloatArray
     marks: FloatArray
-    analyses: Sequence[TaskAnalysis]
-    input_tokens: IntArray
-    output_tokens: IntArray
+    task: IntArray
+    context: IntArray
+    complexity: FloatArray
+    tokens: IntArray
     attempts: NDArray[np.int8]
     spent_usd: NDArray[np.float64]
     cost_weight: FloatArray
@@ -129,9 +134,11 @@ class RequestFacts:
     quality_floor: FloatArray
 
 
-def task_indices(analyses: Sequence[TaskAnalysis]) -> IntArray:
-    """(B,) index of each task type."""
-    return np.array([TASK_INDEX[analysis.task_type] for analysis in analyses], dtype=np.int64)
+def task_and_context(analyses: Sequence[TaskAnalysis]) -> tuple[IntArray, IntArray]:
+    """(B,) index of each task type, and (B,) index of each context type."""
+    pairs = [(TASK_INDEX[analysis.task_type], CONTEXT_INDEX[analysis.context_type]) for analysis in analyses]
+    indices = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return indices[:, 0], indices[:, 1]
 
 
 def encode_states(facts: RequestFacts, table: ModelTable) -> FloatArray:
@@ -145,21 +152,16 @@ def encode_states(facts: RequestFacts, table: ModelTable) -> FloatArray:
         (B, S) float32, finite for every input.
     """
     layout = StateLayout(facts.embedding.shape[1])
-    rows = np.arange(len(facts.analyses))
-    task = task_indices(facts.analyses)
-    state = np.zeros((len(rows), layout.size), dtype=np.float32)
+    state = np.zeros((len(facts.task), layout.size), dtype=np.float32)
     state[:, : layout.marks] = facts.embedding
     state[:, layout.marks : layout.task] = facts.marks
-    state[rows, layout.task + task] = 1.0
-    state[rows, [layout.context + CONTEXT_INDEX[a.context_type] for a in facts.analyses]] = 1.0
-    state[:, layout.complexity] = [a.complexity for a in facts.analyses]
-    state[:, layout.tokens] = facts.input_tokens
-    state[:, layout.tokens + 1] = facts.output_tokens
-    tokens = state[:, layout.tokens : layout.attempts]
-    tokens[:] = np.log10(1.0 + tokens) / 6.0
-    if facts.attempts.any():
+    state[:, layout.task : layout.context] = _TASKS.take(facts.task, axis=0)
+    state[:, layout.context : layout.complexity] = _CONTEXTS.take(facts.context, axis=0)
+    state[:, layout.complexity] = facts.complexity
+    state[:, layout.tokens : layout.attempts] = np.log10(1.0 + facts.tokens.astype(np.float32)) / 6.0
+    if np.count_nonzero(facts.attempts):
         state[:, layout.attempts : layout.preferences] = encode_attempts(
-            facts.attempts, facts.spent_usd, table.success[task]
+            facts.attempts, facts.spent_usd, table.success[facts.task]
         )
     state[:, layout.preferences :] = encode_preferences(
         facts.cost_weight, facts.latency_weight, facts.cost_ref, facts.latency_ref, facts.quality_floor

@@ -60,18 +60,20 @@ def text_marks(texts: Sequence[str]) -> FloatArray:
     Returns:
         (len(texts), MARKS) float32, finite; each row depends on its own text alone.
     """
-    out = np.empty((len(texts), MARKS), np.float32)
+    out = np.zeros((len(texts), MARKS), np.float32)
     if not texts:
         return out
     windows = [head_and_tail(text) for text in texts]
-    read = np.array([_numbers(text, window) for text, window in zip(texts, windows, strict=True)])
+    read = np.array([_numbers(text, window) for text, window in zip(texts, windows, strict=True)], np.float64)
     size, counts, classes = read[:, :1], read[:, 1:-5], len(BYTE_CLASSES)
-    lowered = [window[:WORD_CHARS].lower() for window in windows]
-    found = b"".join([bytes([word in text for word in WORDS]) for text in lowered])
     out[:, :classes] = np.log1p(counts.astype(np.float32))
     out[:, classes : 2 * classes] = counts / (size + 1.0)
-    out[:, 2 * classes : -5] = np.frombuffer(found, np.uint8).reshape(-1, len(WORDS))
     out[:, -5:] = read[:, -5:]
+    lowered = [window[:WORD_CHARS].lower() for window in windows]
+    together = "\0".join(lowered)
+    for column, word in enumerate(WORDS, start=2 * classes):
+        if word in together:  # most are in none
+            out[:, column] = [word in text for text in lowered]
     return out
 
 
