@@ -63,11 +63,15 @@ def objective_utility(batch: RouteBatch, objective: Objective) -> FloatArray:
     if objective.good_enough is not None:
         best = success.max(axis=1, where=batch.candidates, initial=0.0)
         success = np.minimum(success, np.maximum(best - objective.good_enough, batch.quality_floor)[:, None])
-    price = objective.cost_scale * batch.price
+    price = _times(objective.cost_scale, batch.price)
     if objective.cost_extra:
         dearest = batch.cost_usd.max(axis=1, where=batch.candidates, initial=_NEXT_TO_NOTHING_USD)
-        price += (objective.cost_extra / dearest)[:, None] * batch.cost_usd
-    return np.asarray(success - price - objective.latency_scale * batch.delay, dtype=np.float32)
+        price = price + (objective.cost_extra / dearest)[:, None] * batch.cost_usd
+    return np.asarray(success - price - _times(objective.latency_scale, batch.delay), dtype=np.float32)
+
+
+def _times(scale: float, values: FloatArray) -> FloatArray:
+    return values if scale == 1.0 else scale * values
 
 
 def harder(success: FloatArray, logits: FloatArray) -> FloatArray:

@@ -43,18 +43,23 @@ class Ballots:
     cost_usd: FloatArray
 
     @cached_property
+    def _weighing(self) -> tuple[FloatArray, FloatArray]:
+        weights = np.where(self.voting, self.confidence * self.reliability, np.float32(0.0))
+        total = weights.sum(axis=0)
+        if np.count_nonzero(total) < len(total):
+            weights = np.where(self.voting & (total <= 0.0), np.float32(1.0), weights)
+            total = np.maximum(weights.sum(axis=0), 1e-12)
+        return weights, total
+
+    @property
     def weights(self) -> FloatArray:
         """(S, B) confidence times reliability of the voting strategies; equal where all of them weigh nothing."""
-        weights = np.where(self.voting, self.confidence * self.reliability, 0.0)
-        nothing = weights.sum(axis=0) <= 0.0
-        if np.count_nonzero(nothing):
-            weights = np.where(nothing & self.voting, 1.0, weights)
-        return np.asarray(weights, dtype=np.float32)
+        return self._weighing[0]
 
-    @cached_property
+    @property
     def total(self) -> FloatArray:
-        """(B,) what all voting strategies weigh together; never 0."""
-        return np.asarray(np.maximum(self.weights.sum(axis=0), 1e-12))
+        """(B,) what all voting strategies weigh together; above 0."""
+        return self._weighing[1]
 
     @cached_property
     def voters(self) -> IntArray:
@@ -62,9 +67,14 @@ class Ballots:
         return np.asarray(self.voting.sum(axis=0))
 
     @cached_property
+    def heard(self) -> FloatArray:
+        """(S, B, M) utilities as far as they count: 0 where a strategy does not vote."""
+        return np.where(self.voting[:, :, None], self.utility, np.float32(0.0))
+
+    @cached_property
     def first(self) -> IntArray:
-        """(S, B) the column that each strategy puts first."""
-        return foremost(np.where(self.candidates, self.utility, -np.inf), self.cost_usd)
+        """(S, B) the column that each strategy puts first; meaningless where it does not vote."""
+        return foremost(np.where(self.candidates, self.heard, -np.inf), self.cost_usd)
 
     def take(self, rows: Sequence[int]) -> Ballots:
         """The ballots of some of the requests."""
@@ -116,8 +126,7 @@ NEAR: Final = 0.1
 
 def mean_utility(ballots: Ballots) -> FloatArray:
     """(B, M) utilities averaged over the strategies."""
-    mean = np.einsum("sb,sbm->bm", ballots.weights, np.where(ballots.voting[:, :, None], ballots.utility, 0.0))
-    return np.asarray(mean / ballots.total[:, None], dtype=np.float32)
+    return np.asarray(np.einsum("sb,sbm->bm", ballots.weights, ballots.heard) / ballots.total[:, None])
 
 
 def foremost(keyed: NDArray[np.floating], cost_usd: FloatArray) -> IntArray:
@@ -213,8 +222,8 @@ def _ranked(order: IntArray, utility: FloatArray, ballots: Ballots) -> Ranking:
 def nearness(winner: IntArray, first: IntArray, ballots: Ballots) -> FloatArray:
     """(S, B) how near the winner comes to each strategy's own best: 1 where it is that, falling with the regret."""
     strategies, rows = np.arange(len(first))[:, None], np.arange(len(winner))
-    regret = ballots.utility[strategies, rows, first] - ballots.utility[:, rows, winner]
-    return np.asarray(np.where(ballots.voting, np.exp(-np.maximum(regret, 0.0) / NEAR), 0.0), dtype=np.float32)
+    gain = ballots.heard[:, rows, winner] - ballots.heard[strategies, rows, first]
+    return np.asarray(np.exp(gain / NEAR))
 
 
 def put_first(column: IntArray, ranking: Ranking, ballots: Ballots) -> Ranking:

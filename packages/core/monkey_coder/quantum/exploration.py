@@ -84,12 +84,12 @@ def explore(
     decided = winner
     others = np.where(drawable, utility, -np.inf)
     if optimism is not None:
-        winner = np.where(epsilon > 0, _hopeful(winner, utility, others, optimism), winner)
+        winner = _hopeful(winner, utility, others, optimism, epsilon)
     others[rows, winner] = -np.inf
     peak = others.max(axis=1, keepdims=True, initial=-1e30)
     share = np.exp((others - peak) / TEMPERATURE)
     total = share.sum(axis=1)  # at least 1 where there is another at all
-    rate = np.where(total > 0, epsilon, 0.0)
+    rate = epsilon * (total > 0)
     distribution = np.asarray(share * (rate / np.maximum(total, 1.0))[:, None], dtype=np.float32)
     distribution[rows, winner] = 1.0 - rate
     draw = rng.random((2, len(winner)))
@@ -110,7 +110,9 @@ def _drawn(share: FloatArray, draw: NDArray[np.float64]) -> IntArray:
     return np.asarray(np.minimum(drawn, last))
 
 
-def _hopeful(winner: IntArray, utility: FloatArray, drawable: FloatArray, optimism: FloatArray) -> IntArray:
+def _hopeful(
+    winner: IntArray, utility: FloatArray, drawable: FloatArray, optimism: FloatArray, epsilon: FloatArray
+) -> IntArray:
     """(B,) the candidate of the highest optimistic utility, where the winner has the highest utility; else the winner.
 
     A winner that does not won for another reason, such as a quality floor. `drawable` holds the utilities of what may
@@ -121,5 +123,7 @@ def _hopeful(winner: IntArray, utility: FloatArray, drawable: FloatArray, optimi
     hoped = drawable + optimism
     hoped[rows, winner] = own + optimism[winner]
     best = hoped.argmax(axis=1)
-    better = (own >= drawable.max(axis=1)) & (hoped[rows, best] > hoped[rows, winner])
+    if not np.count_nonzero(best != winner):
+        return winner
+    better = (own >= drawable.max(axis=1)) & (hoped[rows, best] > hoped[rows, winner]) & (epsilon > 0)
     return np.where(better, best, winner)

@@ -23,10 +23,11 @@ def wilson(
     Returns:
         Lower and upper ends, each within [0, 1], with `success` between them.
     """
-    share = Z_90**2 / np.maximum(evidence, 1e-9)  # z squared over n
-    scale = 1.0 / (1.0 + share)
-    centre = (success + 0.5 * share) * scale
-    half = np.sqrt(share * (success * (1.0 - success) + 0.25 * share)) * scale
+    outcomes = np.maximum(evidence, 1e-9)
+    successes = outcomes * success
+    scale = 1.0 / (outcomes + Z_90**2)
+    centre = (successes + 0.5 * Z_90**2) * scale
+    half = np.sqrt(successes * (1.0 - success) + 0.25 * Z_90**2) * (Z_90 * scale)
     low = np.maximum(np.minimum(centre - half, success), 0.0)
     high = np.minimum(np.maximum(centre + half, success), 1.0)
     return np.asarray(low, dtype=np.float32), np.asarray(high, dtype=np.float32)

@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from monkey_coder.ports import BoolArray, FloatArray, RouteBatch
+from monkey_coder.ports import BoolArray, FloatArray, RouteBatch, Scores
 from monkey_coder.quantum.answers import Estimates
 from monkey_coder.quantum.collapse_strategies import Ballots
 from monkey_coder.quantum.interval import wilson
@@ -68,29 +68,31 @@ def collect_ballots(
         reliability: How far each strategy has deserved its confidence so far; absent means 1.
     """
     shape = (len(outcomes), *batch.candidates.shape)
-    utility = np.zeros(shape, dtype=np.float32)
-    confidence, trusted = np.zeros(shape[:2], dtype=np.float32), np.empty(shape[:2], dtype=np.float32)
-    voting = np.zeros(shape[:2], dtype=np.bool_)
-    for row, outcome in enumerate(outcomes):
-        if outcome.scores is not None:
-            utility[row] = outcome.scores.utility
-            confidence[row] = outcome.scores.confidence
-            voting[row] = ~outcome.scores.abstains
-            if asked is not None:
-                voting[row] &= asked[outcome.strategy]
+    opinions = [outcome.scores or _no_opinion(batch) for outcome in outcomes]
+    utility = np.array([each.utility for each in opinions], dtype=np.float32).reshape(shape)
     utility += bonus
+    voting = ~np.array([each.abstains for each in opinions], dtype=np.bool_).reshape(shape[:2])
+    if asked is not None:
+        voting &= np.array([asked[outcome.strategy] for outcome in outcomes])
+    trusted = np.empty(shape[:2], dtype=np.float32)
     trusted[:] = np.array([[reliability.get(outcome.strategy, 1.0)] for outcome in outcomes], dtype=np.float32)
     never = len(outcomes)
     return Ballots(
         strategies=tuple(outcome.strategy for outcome in outcomes),
         utility=utility,
-        confidence=confidence,
+        confidence=np.array([each.confidence for each in opinions], dtype=np.float32).reshape(shape[:2]),
         reliability=trusted,
         voting=voting,
         arrival=np.array([never if o.arrival is None else o.arrival for o in outcomes], dtype=np.int64),
         candidates=batch.candidates,
         cost_usd=batch.cost_usd,
     )
+
+
+def _no_opinion(batch: RouteBatch) -> Scores:
+    count = len(batch)
+    nothing: FloatArray = np.zeros(batch.candidates.shape, dtype=np.float32)
+    return Scores(nothing, np.zeros(count, dtype=np.float32), np.ones(count, dtype=np.bool_))
 
 
 def estimate(batch: RouteBatch, ballots: Ballots, outcomes: Sequence[ThreadOutcome]) -> Estimates:
@@ -102,17 +104,17 @@ def estimate(batch: RouteBatch, ballots: Ballots, outcomes: Sequence[ThreadOutco
         outcomes: In the order of the ballots.
     """
     success, evidence = batch.success, batch.evidence
-    heard = [
-        (weight, outcome.scores.success, batch.evidence if outcome.scores.evidence is None else outcome.scores.evidence)
-        for weight, outcome in zip(ballots.weights, outcomes, strict=True)
-        if outcome.scores is not None and outcome.scores.success is not None and weight.any()
-    ]
+    heard = []
+    for weight, outcome in zip(ballots.weights, outcomes, strict=True):
+        told = outcome.scores
+        if told is not None and told.success is not None and np.count_nonzero(weight):
+            heard.append((weight, told.success, evidence if told.evidence is None else told.evidence))
     if heard:
         total = np.sum([weight for weight, _, _ in heard], axis=0)
         known, scale = (total > 0)[:, None], np.maximum(total, 1e-12)[:, None]
         success = np.where(known, _weighted_sum([(weight, chances) for weight, chances, _ in heard]) / scale, success)
+        success = np.minimum(np.maximum(success, 0.0), 1.0)  # np.clip takes three times as long for small arrays
         evidence = np.where(known, _weighted_sum([(weight, behind) for weight, _, behind in heard]) / scale, evidence)
-    success = np.minimum(np.maximum(success, 0.0), 1.0)  # np.clip takes three times as long for small arrays
     low, high = wilson(success, evidence)
     return Estimates(success, low, high)
 

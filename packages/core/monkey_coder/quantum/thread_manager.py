@@ -17,12 +17,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from monkey_coder.models import ThreadStatus
-from monkey_coder.ports import Clock, FloatArray, RouteBatch, Scores, Strategy
+from monkey_coder.ports import Clock, RouteBatch, Scores, Strategy
 from monkey_coder.quantum.daemon_pool import DaemonPool
 
 LEGAL: Final[Mapping[ThreadStatus, frozenset[ThreadStatus]]] = {
@@ -36,8 +36,7 @@ LEGAL: Final[Mapping[ThreadStatus, frozenset[ThreadStatus]]] = {
 """Where a thread may go from each status; the last four are final."""
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadOutcome:
+class ThreadOutcome(NamedTuple):
     """What one strategy did before the deadline.
 
     Attributes:
@@ -149,7 +148,7 @@ def require_countable(scores: Scores, batch: RouteBatch) -> None:
             continue
         if values.shape != shape:
             raise ValueError(f"{name} has shape {values.shape}, expected {shape}")
-        if _finite(values):
+        if math.isfinite(np.vdot(values, values)):  # one odd entry leaves no finite sum of squares
             continue
         odd = ~np.isfinite(values)
         if (odd & batch.candidates & ~scores.abstains[:, None]).any():
@@ -157,13 +156,9 @@ def require_countable(scores: Scores, batch: RouteBatch) -> None:
     for name, each in (("confidence", scores.confidence), ("abstains", scores.abstains)):
         if each.shape != shape[:1]:
             raise ValueError(f"{name} has shape {each.shape}, expected {shape[:1]}")
-    if not _finite(scores.confidence) and not np.isfinite(scores.confidence[~scores.abstains]).all():
+    sure = scores.confidence
+    if not math.isfinite(np.vdot(sure, sure)) and not np.isfinite(sure[~scores.abstains]).all():
         raise ValueError("confidence holds entries that are no finite numbers")
-
-
-def _finite(values: FloatArray) -> bool:
-    """Whether all entries surely are finite numbers; the sum of their squares is the quickest to tell."""
-    return math.isfinite(np.vdot(values, values))
 
 
 def is_instant(strategy: Strategy) -> bool:
@@ -187,7 +182,8 @@ class _FanOut:
         self._enough = enough
         self._waiting = deque(threads.items())
         self._left = len(threads)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self.arrived: dict[int, ThreadOutcome] = {}
         self.satisfied = False
 
@@ -199,26 +195,30 @@ class _FanOut:
             except IndexError:  # asking for its length first would race with the other lanes
                 return
             thread.run(self._batch)
-            with self._changed:
+            with self._lock:
                 self._left -= 1
                 if thread.status == "SUCCESS":
                     self._note(place, thread.outcome(len(self.arrived)))
                 if self._left == 0 or self.satisfied:
                     self._changed.notify()
 
-    def run_instant(self, strategy: Strategy, place: int, clock: Clock) -> ThreadOutcome:
-        """Ask an instant strategy, unless enough have answered; called in the thread that waits for the others."""
-        if self.satisfied:
-            return ThreadOutcome(strategy.name, "CANCELLED")
-        started = clock()
-        scores, error = _ask(strategy, self._batch)
-        seconds = clock() - started
-        if scores is None:
-            return ThreadOutcome(strategy.name, "FAILED", None, seconds, None, error)
-        with self._changed:
-            outcome = ThreadOutcome(strategy.name, "SUCCESS", scores, seconds, len(self.arrived))
-            self._note(place, outcome)
-        return outcome
+    def run_instant(self, strategies: Mapping[int, Strategy], clock: Clock) -> dict[int, ThreadOutcome]:
+        """Ask instant strategies until enough have answered; called in the thread that waits for the others."""
+        outcomes = {}
+        for place, strategy in strategies.items():
+            if self.satisfied:
+                outcomes[place] = ThreadOutcome(strategy.name, "CANCELLED")
+                continue
+            started = clock()
+            scores, error = _ask(strategy, self._batch)
+            seconds = clock() - started
+            if scores is None:
+                outcomes[place] = ThreadOutcome(strategy.name, "FAILED", None, seconds, None, error)
+                continue
+            with self._lock:
+                outcomes[place] = ThreadOutcome(strategy.name, "SUCCESS", scores, seconds, len(self.arrived))
+                self._note(place, outcomes[place])
+        return outcomes
 
     def _note(self, place: int, outcome: ThreadOutcome) -> None:
         self.arrived[place] = outcome
@@ -301,13 +301,13 @@ class ThreadManager:
             One outcome per strategy, in their order.
         """
         # Under a limit all take turns in the pool, in their order: the calling thread would be one thread more.
-        instant = [max_threads is None and is_instant(strategy) for strategy in strategies]
-        threads = {n: QuantumThread(s, self.clock) for n, s in enumerate(strategies) if not instant[n]}
+        instant = {n: each for n, each in enumerate(strategies) if max_threads is None and is_instant(each)}
+        threads = {n: QuantumThread(each, self.clock) for n, each in enumerate(strategies) if n not in instant}
         able = {n: thread for n, thread in threads.items() if self._may_run(thread.strategy.name)}
         fan_out = _FanOut(able, batch, enough)
         for _ in range(min(max_threads or len(able), len(able))):
             self._pool.submit(fan_out.run_lane)
-        outcomes = {n: fan_out.run_instant(s, n, self.clock) for n, s in enumerate(strategies) if instant[n]}
+        outcomes = fan_out.run_instant(instant, self.clock)
         if able:
             fan_out.wait(timeout_s)
         satisfied = fan_out.satisfied
