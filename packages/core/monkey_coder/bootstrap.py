@@ -295,6 +295,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             max_queue=settings.max_queue,
             max_wait_s=settings.max_wait_s,
             on_batch=core.metrics.on_batch,
+            at_once=_outside_sessions if decides_swiftly(settings, core.live()) else None,
         )
         jobs = await stack.enter_async_context(asyncio.TaskGroup())
         batching = jobs.create_task(batcher.run(), name="batching")
@@ -312,6 +313,17 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             learner=learner,
             troubles=troubles,
         )
+
+
+def decides_swiftly(settings: Settings, snapshot: EngineSnapshot) -> bool:
+    """Whether no decision may get stuck: there is no strategy from outside, and no server that is asked on the way."""
+    return settings.redis_url is None and snapshot.strategies.keys() <= configured_strategies(None, None).keys()
+
+
+def _outside_sessions(asked: Asked | RouteRequest) -> bool:
+    """Whether the store, which knows of sessions, need not be asked for a request."""
+    request = asked.request if isinstance(asked, Asked) else asked
+    return request.request.session_id is None
 
 
 @contextmanager

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import httpx
 import patient
 import pytest
-from builders import Fixed
+from builders import Fixed, table
 from contract import PROMPT, ROUTE, STRATEGIES, problem
 from servers import PATIENCE_S, Server, command, serving
 
-from monkey_coder.bootstrap import STRATEGY_GROUP, plugged_in_strategies
+from monkey_coder.bootstrap import STRATEGY_GROUP, decides_swiftly, plugged_in_strategies
 from monkey_coder.errors import SettingsError
+from monkey_coder.quantum.routing_strategies import configured_strategies
+from monkey_coder.quantum.snapshot import EngineSnapshot
+from monkey_coder.settings import Settings
 
 PLUG_IN = '''
 import threading
@@ -116,6 +120,14 @@ def test_a_broken_one_is_named_with_the_reason_and_the_mend(value: str, why: str
     message = str(caught.value)
     for part in ("'house'", value, why, "repair or uninstall"):
         assert part in message
+
+
+def test_what_may_get_stuck_is_kept_out_of_the_event_loop() -> None:
+    own = EngineSnapshot(table=table(), strategies=configured_strategies(None, None))
+    plugged_in = replace(own, strategies=configured_strategies(None, None, [Answering()]))
+    assert decides_swiftly(Settings(), own)
+    assert not decides_swiftly(Settings(), plugged_in)
+    assert not decides_swiftly(Settings(redis_url="redis://127.0.0.1:1"), own)
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,9 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def bench(max_batch: int = 4, max_queue: int = 6, max_wait_s: float = 60.0) -> Bench:
+def bench(
+    max_batch: int = 4, max_queue: int = 6, max_wait_s: float = 60.0, at_once: Callable[[int], bool] | None = None
+) -> Bench:
     executor, decide, told = OnDemand(), Deciding(), []
     batcher: Batcher[int, int] = Batcher(
         decide,
@@ -82,6 +84,7 @@ def bench(max_batch: int = 4, max_queue: int = 6, max_wait_s: float = 60.0) -> B
         max_queue=max_queue,
         max_wait_s=max_wait_s,
         on_batch=lambda size, waiting: told.append((size, waiting)),
+        at_once=at_once,
     )
     return Bench(batcher, executor, decide, told, asyncio.get_running_loop().create_task(batcher.run()))
 
@@ -248,6 +251,47 @@ async def test_a_failed_batch_tells_its_own_callers_and_spares_the_next(b: Bench
     assert after.result() == 40
 
 
+async def test_a_swift_request_is_decided_without_a_thread_when_it_is_alone_and_only_then() -> None:
+    b = bench(at_once=lambda number: number < 10)
+    alone = b.batcher.submit(1)
+    await settle()
+    assert alone.result() == 10
+    slow = b.batcher.submit(11)
+    await settle()
+    together = [b.batcher.submit(number) for number in (2, 3)]
+    await settle()
+    assert not slow.done()
+    await b.work()
+    assert not any(future.done() for future in together)
+    await b.work()
+    assert [future.result() for future in (slow, *together)] == [110, 20, 30]
+    assert b.decide.batches == [[1], [11], [2, 3]]
+    assert b.told == [(1, 0), (1, 0), (2, 0)]
+    b.loop_task.cancel()
+    with suppress(asyncio.CancelledError):
+        await b.loop_task
+
+
+async def test_a_swift_request_that_fails_tells_its_caller_and_spares_the_next() -> None:
+    b = bench(at_once=lambda _: True)
+
+    def fail(_: Sequence[int]) -> Sequence[int]:
+        raise ZeroDivisionError("this one alone")
+
+    good, b.decide.answer = b.decide.answer, fail
+    lost = b.batcher.submit(1)
+    await settle()
+    with pytest.raises(ZeroDivisionError, match="this one alone"):
+        lost.result()
+    b.decide.answer = good
+    after = b.batcher.submit(2)
+    await settle()
+    assert after.result() == 20
+    b.loop_task.cancel()
+    with suppress(asyncio.CancelledError):
+        await b.loop_task
+
+
 @pytest.mark.parametrize("answers", [[], [10], [10, 20, 30]])
 async def test_a_wrong_number_of_answers_is_an_error_and_never_somebody_elses_answer(
     b: Bench, answers: list[int]
@@ -295,7 +339,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         self.number = 0
 
     async def _start(self) -> Bench:
-        made = bench(max_batch=3, max_queue=5)
+        made = bench(max_batch=3, max_queue=5, at_once=lambda number: number % 3 == 0)
         await settle()
         return made
 
