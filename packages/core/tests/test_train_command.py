@@ -117,6 +117,15 @@ def test_a_trained_policy_is_served_with_its_card(
     assert store.current_policy() == 1
     assert run(["policy", "rollback"]) == 1
     assert "no earlier policy" in capsys.readouterr().err
+    assert run(["policy", "rollback", "--to", "none"]) == 0
+    assert "no policy is served" in capsys.readouterr().out
+    assert store.current_policy() is None
+    assert run(["policy", "rollback", "--to", "none", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"current": None}
+    assert run(["policy", "rollback"]) == 0
+    assert store.current_policy() == 1
+    assert run(["policy", "rollback", "--to", "none", "--out", str(tmp_path)]) == 2
+    assert run(["policy", "rollback", "--to", "2"]) == 2
 
 
 def test_a_diverging_run_says_so_and_publishes_nothing(
@@ -194,8 +203,7 @@ def test_several_tables_may_follow_one_option(outcomes: Path, tmp_path: Path, st
     other = tmp_path / "other.jsonl"
     other.write_bytes(outcomes.read_bytes().replace(b"case", b"thing"))
     assert run(["train", "--train", str(outcomes), str(other), "--attempts", "1", "--out", str(tmp_path / "own")]) == 0
-    bundle = bundles.load_current(tmp_path / "own")
-    assert bundle is not None
+    bundle = bundles.load_policy(tmp_path / "own", 1)
     assert bundle.card["data"]["tasks"] == 120
     assert store.policies() == []
 

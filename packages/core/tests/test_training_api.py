@@ -111,6 +111,11 @@ def test_policies_are_swapped_under_load_in_all_processes_and_no_request_is_lost
 
     assert patient.post(server.url + TRAINING + "/rollback").json() == {"current": 1}
     until_served_everywhere(server, 1)
+    assert patient.post(server.url + TRAINING + "/rollback?to=none").json() == {"current": None}
+    until_served_everywhere(server, None)
+    assert patient.post(server.url + TRAINING + "/rollback?to=2").status_code == 422
+    assert patient.post(server.url + TRAINING + "/rollback").json() == {"current": 1}
+    until_served_everywhere(server, 1)
 
     foreign = store.put_policy(b"of another program", b"no card")
     assert store.set_current_policy(foreign, 1)
@@ -130,7 +135,7 @@ def answer(server: Server) -> dict[str, Any]:
     return found
 
 
-def until_served_everywhere(server: Server, number: int) -> list[int | None]:
+def until_served_everywhere(server: Server, number: int | None) -> list[int | None]:
     """Route without a pause until only this policy answers; connections spread over both processes."""
     seen: list[int | None] = []
     deadline = time.monotonic() + PATIENCE_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
@@ -49,10 +49,13 @@ async def resume(engine: RunningEngine) -> dict[str, Any]:
 
 
 @router.post(TRAINING_PATH + "/rollback", summary="Go back to the policy that served before")
-async def rollback(engine: RunningEngine) -> dict[str, Any]:
-    """Go one policy back, in all processes within two seconds; again: one further. Returns the number that serves."""
-    said = Said("operator", "rolled back over HTTP")
-    return {"current": await run_in_threadpool(StoreShelf(engine.store, time.time).rollback, said)}
+async def rollback(engine: RunningEngine, to: Literal["none"] | None = None) -> dict[str, Any]:
+    """Go one policy back, in all processes within two seconds; again: one further. `?to=none`: serve without a policy.
+
+    Returns the number that serves.
+    """
+    said, shelf = Said("operator", "rolled back over HTTP"), StoreShelf(engine.store, time.time)
+    return {"current": await run_in_threadpool(shelf.rollback if to is None else shelf.withdraw, said)}
 
 
 @router.get(POLICIES_PATH, summary="The policies that are kept")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +18,7 @@ from rich.table import Table
 from monkey_coder.errors import PolicyError
 from monkey_coder.policies import open_shelf
 from monkey_coder.quantum.model_card import summary, to_markdown
-from monkey_coder.quantum.policy_shelf import Said, Shelf
+from monkey_coder.quantum.policy_shelf import Said, Shelf, StoreShelf
 from monkey_coder.quantum.training_monitor import Overrides
 from monkey_coder.quantum.training_wishes import write_wishes
 from monkey_coder.settings import Settings
@@ -87,11 +89,27 @@ def set_policy(number: Annotated[int, typer.Argument(help="Which.")], out: Out =
     _served(number, as_json)
 
 
+class Back(StrEnum):
+    """Where `rollback` may go, but to the policy before."""
+
+    NONE = "none"
+
+
 @app.command()
-def rollback(out: Out = None, as_json: AsJson = False) -> None:
-    """Go back to the policy that was served before."""
-    with open_shelf(_settings(), out) as (_, shelf):
-        number = shelf.rollback(Said("operator", "rolled back by hand"))
+def rollback(
+    to: Annotated[Back | None, typer.Option("--to", help="`none`: serve without a policy.")] = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go back to the policy that was served before, or to none."""
+    said, number = Said("operator", "rolled back by hand"), None
+    if to is not None and out is not None:
+        raise typer.BadParameter("nothing is served from a directory: leave out --to, or --out")
+    with open_shelf(_settings(), out) as (store, shelf):
+        if to is None:
+            number = shelf.rollback(said)
+        else:
+            StoreShelf(store, time.time).withdraw(said)
     _served(number, as_json)
 
 
@@ -152,8 +170,9 @@ def _plots(shelf: Shelf, number: int) -> dict[str, bytes]:
     return draw_card(shelf.load(number).card)
 
 
-def _served(number: int, as_json: bool) -> None:
-    typer.echo(json.dumps({"current": number}) if as_json else f"policy {number} is served")
+def _served(number: int | None, as_json: bool) -> None:
+    words = "no policy is served" if number is None else f"policy {number} is served"
+    typer.echo(json.dumps({"current": number}) if as_json else words)
 
 
 def _tell(as_json: bool, **changes: Any) -> None:  # noqa: ANN401 - fields of Overrides

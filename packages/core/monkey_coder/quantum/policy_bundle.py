@@ -75,7 +75,7 @@ class PolicyBundle:
         Raises:
             PolicyError: Something is missing, damaged, or of another format or state encoding.
         """
-        manifest = _json(_read(directory, _MANIFEST), directory / _MANIFEST)
+        manifest = read_json(_read(directory, _MANIFEST), str(directory / _MANIFEST))
         if manifest.get("format") != BUNDLE_FORMAT:
             raise PolicyError(
                 f"{directory} has bundle format {manifest.get('format')!r}, this version reads {BUNDLE_FORMAT}: retrain"
@@ -104,7 +104,7 @@ class PolicyBundle:
             raise PolicyError(
                 f"{directory} cannot be read as a policy ({error!r}): choose another, or retrain"
             ) from error
-        return cls(parts, memory, trust, _json(_read(directory, CARD), directory / CARD))
+        return cls(parts, memory, trust, read_json(_read(directory, CARD), str(directory / CARD)))
 
 
 def publish(
@@ -158,16 +158,6 @@ def load_policy(root: Path, number: int) -> PolicyBundle:
     """
     _require(root, number)
     return PolicyBundle.load(place_of(root, number))
-
-
-def load_current(root: Path) -> PolicyBundle | None:
-    """Read the policy in use; None while there is none.
-
-    Raises:
-        PolicyError: It cannot be used.
-    """
-    number = current(root)
-    return None if number is None else load_policy(root, number)
 
 
 def directory_of(root: Path, number: int) -> Path:
@@ -278,13 +268,22 @@ def _read(directory: Path, name: str) -> bytes:
         raise PolicyError(f"{directory / name} cannot be read ({error}): choose another policy, or retrain") from error
 
 
-def _json(raw: bytes, path: Path) -> dict[str, Any]:
+def read_json(raw: bytes, called: str) -> dict[str, Any]:
+    """Read a JSON object that belongs to a policy.
+
+    Args:
+        raw: As it is kept.
+        called: What messages call it.
+
+    Raises:
+        PolicyError: It is none.
+    """
     try:
         value = json.loads(raw)
     except ValueError as error:
-        raise PolicyError(f"{path} is not JSON ({error}): restore it, or choose another policy") from error
+        raise PolicyError(f"{called} is not JSON ({error}): restore it, or choose another policy") from error
     if not isinstance(value, dict):
-        raise PolicyError(f"{path} holds no JSON object: restore it, or choose another policy")
+        raise PolicyError(f"{called} holds no JSON object: restore it, or choose another policy")
     return value
 
 

@@ -20,7 +20,7 @@ from typing_extensions import override
 from monkey_coder.errors import NoEarlierPolicyError, PolicyError, StoreUnavailableError
 from monkey_coder.quantum import policy_bundle as bundles
 from monkey_coder.quantum.policy_blob import pack, unpack
-from monkey_coder.quantum.policy_bundle import PolicyBundle
+from monkey_coder.quantum.policy_bundle import PolicyBundle, read_json
 from monkey_coder.storage.port import Store
 
 SWITCHES_KEPT: Final = 50
@@ -152,7 +152,7 @@ class DirectoryShelf(Shelf):
     def card(self, number: int) -> Mapping[str, Any]:
         path = bundles.directory_of(self._root, number) / bundles.CARD
         try:
-            return _card(path.read_bytes(), str(path))
+            return read_json(path.read_bytes(), str(path))
         except OSError as error:
             raise PolicyError(f"{path} cannot be read ({error}): restore it, or delete the policy") from error
 
@@ -206,7 +206,7 @@ class StoreShelf(Shelf):
     def card(self, number: int) -> Mapping[str, Any]:
         for each in self._store.policies():
             if each.number == number:
-                return _card(each.card, f"the card of policy {number}")
+                return read_json(each.card, f"the card of policy {number}")
         raise self._absent(number)
 
     def cards(self) -> Mapping[int, Mapping[str, Any]]:
@@ -214,7 +214,7 @@ class StoreShelf(Shelf):
         found: dict[int, Mapping[str, Any]] = {}
         for each in self._store.policies():
             try:
-                found[each.number] = _card(each.card, f"the card of policy {each.number}")
+                found[each.number] = read_json(each.card, f"the card of policy {each.number}")
             except PolicyError as error:
                 _log.warning("%s", error)
                 found[each.number] = {}
@@ -272,10 +272,18 @@ class StoreShelf(Shelf):
             stack, target = self._earlier(now)
             if target is None:
                 raise NoEarlierPolicyError(
-                    "there is no earlier policy to go back to: choose one with `policy set NUMBER`"
+                    "there is no earlier policy to go back to: choose one with `policy set NUMBER`, or do without one "
+                    "with `policy rollback --to none`"
                 )
             if self._step(target, now, said, partial(_always, stack)):
                 return target
+        raise _contended()
+
+    def withdraw(self, said: Said) -> None:
+        """Let no policy serve; `rollback` brings the present one back."""
+        for _ in range(_TRIES):
+            if self.switch(None, self._store.current_policy(), said):
+                return
         raise _contended()
 
     def before(self) -> int | None:
@@ -312,8 +320,12 @@ class StoreShelf(Shelf):
                 "switches": [*history["switches"], switch][-SWITCHES_KEPT:],
             }
             if self._store.put_document(_KIND, _HISTORY, json.dumps(history).encode(), version):
-                break
-        return True
+                return True
+        what = "no policy" if number is None else f"policy {number}"
+        raise StoreUnavailableError(
+            f"{what} serves from now on, but that could not be noted: others keep changing the history of policies. "
+            "`policy rollback` may pass this change by; see `policy list`"
+        )
 
     def _earlier(self, now: int | None) -> tuple[list[int | None], int | None]:
         """Numbers that served before the present one and are still kept, and the last of them."""
@@ -346,16 +358,6 @@ def _always(stack: list[int | None], _: list[int | None]) -> list[int | None]:
 
 def _ending_with(served: list[int | None], now: int | None) -> list[int | None]:
     return list(served) if served[-1:] == [now] or (not served and now is None) else [*served, now]
-
-
-def _card(raw: bytes, called: str) -> dict[str, Any]:
-    try:
-        value = json.loads(raw)
-    except ValueError as error:
-        raise PolicyError(f"{called} is not JSON ({error}): restore it, or choose another policy") from error
-    if not isinstance(value, dict):
-        raise PolicyError(f"{called} holds no JSON object: restore it, or choose another policy")
-    return value
 
 
 def _contended() -> StoreUnavailableError:

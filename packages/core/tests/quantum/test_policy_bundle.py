@@ -27,8 +27,7 @@ def bundle(trained_policy: TrainedPolicy) -> PolicyBundle:
 
 def test_what_is_read_serves_exactly_what_was_written(tmp_path: Path, bundle: PolicyBundle) -> None:
     number = bundles.publish(tmp_path, bundle, {"card.md": b"# Policy"})
-    read = bundles.load_current(tmp_path)
-    assert read is not None
+    read = bundles.load_policy(tmp_path, 1)
     assert read.parts.version == number == 1
     assert read.reliability == dict(bundle.reliability)
     assert read.card["data"] == json.loads(json.dumps(bundle.card["data"]))
@@ -57,15 +56,13 @@ def test_the_same_policy_gives_the_same_files(tmp_path: Path, bundle: PolicyBund
 
 def test_a_policy_without_a_network_is_the_lookahead(tmp_path: Path, bundle: PolicyBundle) -> None:
     bundles.publish(tmp_path, replace(bundle, parts=replace(bundle.parts, network=None)), {})
-    read = bundles.load_current(tmp_path)
-    assert read is not None
+    read = bundles.load_policy(tmp_path, 1)
     assert read.parts.network is None
 
 
 def test_numbers_rise_and_old_policies_go_but_not_the_one_in_use(tmp_path: Path, bundle: PolicyBundle) -> None:
     assert bundles.numbers(tmp_path / "nowhere") == ()
     assert bundles.current(tmp_path) is None
-    assert bundles.load_current(tmp_path) is None
     for expected in (1, 2):
         assert bundles.publish(tmp_path, bundle, {}, keep=2) == expected
     bundles.set_current(tmp_path, 1)
@@ -112,10 +109,10 @@ def test_a_damaged_file_is_never_served(tmp_path: Path, bundle: PolicyBundle, na
     raw[-1] ^= 1
     path.write_bytes(raw)
     with pytest.raises(PolicyError, match=rf"{name}\.safetensors is damaged"):
-        bundles.load_current(tmp_path)
+        bundles.load_policy(tmp_path, 1)
     path.unlink()
     with pytest.raises(PolicyError, match=rf"{name}\.safetensors cannot be read"):
-        bundles.load_current(tmp_path)
+        bundles.load_policy(tmp_path, 1)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +130,7 @@ def test_another_format_is_refused(tmp_path: Path, bundle: PolicyBundle, change:
     path = tmp_path / "000001" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(PolicyError, match=message):
-        bundles.load_current(tmp_path)
+        bundles.load_policy(tmp_path, 1)
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
@@ -141,7 +138,7 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, bundle: PolicyBundle
     bundles.publish(tmp_path, bundle, {})
     (tmp_path / "000001" / "manifest.json").write_text(text)
     with pytest.raises(PolicyError, match=r"manifest\.json"):
-        bundles.load_current(tmp_path)
+        bundles.load_policy(tmp_path, 1)
 
 
 def test_a_pointer_that_is_none_is_refused(tmp_path: Path) -> None:

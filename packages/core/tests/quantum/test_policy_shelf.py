@@ -18,6 +18,7 @@ from monkey_coder.quantum.policy_shelf import DirectoryShelf, Said, Shelf, Store
 from monkey_coder.quantum.training_pipeline import TrainedPolicy
 from monkey_coder.storage.opening import FILE_NAME, open_store
 from monkey_coder.storage.port import Store
+from monkey_coder.storage.sqlite_store import SqliteStore
 
 TRAIN, ASKED = Said("train"), Said("operator", "by hand")
 
@@ -122,6 +123,36 @@ def test_a_policy_can_be_withdrawn_and_brought_back(store: Store, bundle: Policy
     assert shelf.switch(None, 1, Said("regression"))
     assert shelf.current() is None
     assert shelf.rollback(ASKED) == 1
+
+
+def test_an_operator_can_do_without_a_policy(store: Store, bundle: PolicyBundle) -> None:
+    shelf = StoreShelf(store, time.time)
+    for number in (1, 2):
+        shelf.put(bundle, {})
+        shelf.set_current(number, TRAIN)
+    shelf.withdraw(ASKED)
+    shelf.withdraw(ASKED)
+    assert shelf.current() is None
+    assert [each.policy for each in shelf.switches()] == [1, 2, None]
+    assert [shelf.rollback(ASKED), shelf.rollback(ASKED)] == [2, 1]
+    with pytest.raises(PolicyError, match="rollback --to none"):
+        shelf.rollback(ASKED)
+
+
+class Crowded(SqliteStore):
+    """A store whose documents others always change first."""
+
+    def put_document(self, kind: str, name: str, value: bytes, expected: int, keep: int = 0) -> bool:
+        return False
+
+
+def test_a_change_that_could_not_be_noted_is_said(tmp_path: Path, bundle: PolicyBundle) -> None:
+    with closing(Crowded(tmp_path / "crowded", time.time)) as store:
+        shelf = StoreShelf(store, time.time)
+        shelf.put(bundle, {})
+        with pytest.raises(StoreUnavailableError, match="policy 1 serves from now on, but that could not be noted"):
+            shelf.set_current(1, TRAIN)
+        assert shelf.current() == 1
 
 
 def test_a_process_that_died_between_a_change_and_its_note_is_made_good(store: Store, bundle: PolicyBundle) -> None:
