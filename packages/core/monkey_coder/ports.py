@@ -23,8 +23,13 @@ IntArray = NDArray[np.int64]
 Clock = Callable[[], float]
 """Monotonic seconds; only differences mean something."""
 
-UNTRIED, REJECTED, ACCEPTED = 0, -1, 1
-"""Values of `RouteBatch.attempts`."""
+UNTRIED, REJECTED, ACCEPTED, UNANSWERED = 0, -1, 1, -2
+"""Values of `RouteBatch.attempts`. A model that did not answer is not tried again, which says nothing of the task."""
+
+SETBACK_LOGITS: Final = 2.0
+"""By how many logits, before outcomes tell, the failure of a model that was sure to succeed lowers the chances of all
+others; that of a weaker one lowers them in proportion. In public tables of outcomes it is some 1.5 to 2.5 where only
+the kind of task is known."""
 
 HALF_TRUST_EVIDENCE: Final = 20.0
 """Outcomes behind an estimate at which it deserves confidence one half."""
@@ -42,7 +47,7 @@ class RouteBatch:
         task: (B,) index into `monkey_coder.models.TASK_TYPES`.
         complexity: (B,) 0..1.
         candidates: (B, M) whether the model passed every gate.
-        attempts: (B, M) int8: UNTRIED, REJECTED or ACCEPTED.
+        attempts: (B, M) int8: UNTRIED, REJECTED, ACCEPTED or UNANSWERED.
         attempts_left: (B,) verified attempts that the caller may still make, this one included; 1: it cannot verify.
         success: (B, M) prior P(success) of each model for the request's task type.
         evidence: (B, M) how many outcomes that prior is worth.
@@ -51,6 +56,7 @@ class RouteBatch:
         cost_weight: (B,) lambda, success per USD.
         latency_weight: (B,) mu, success per second.
         quality_floor: (B,) lowest acceptable P(success); 0 where there is none.
+        setback_logits: How much a failure lowers the chances of all models; see `SETBACK_LOGITS`.
     """
 
     table: ModelTable
@@ -69,6 +75,7 @@ class RouteBatch:
     cost_weight: FloatArray
     latency_weight: FloatArray
     quality_floor: FloatArray
+    setback_logits: float = SETBACK_LOGITS
 
     def __len__(self) -> int:
         return len(self.state)
@@ -101,7 +108,7 @@ class RouteBatch:
 
     def take(self, rows: Sequence[int]) -> RouteBatch:
         """The same models with some of the requests."""
-        shared = {"table", "model_features"}
+        shared = {"table", "model_features", "setback_logits"}
         return RouteBatch(
             **{f.name: getattr(self, f.name) if f.name in shared else getattr(self, f.name)[rows] for f in fields(self)}
         )

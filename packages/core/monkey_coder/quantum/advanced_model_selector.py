@@ -8,6 +8,8 @@ Each objective bends the request's own preferences a little and then maximises t
 * TASK_OPTIMIZED matches models to the difficulty of the task: the harder it looks, the more a weak model's
   chances shrink. Difficulty shifts the log-odds of every model alike, as in the one-parameter item response
   model (Rasch, 1960).
+A caller who verifies answers and comes back may spare a dear model until a cheaper one has failed. `planned_utility`
+counts in what further attempts are worth.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from monkey_coder.ports import FloatArray, RouteBatch
+from monkey_coder.ports import REJECTED, UNTRIED, BoolArray, FloatArray, RouteBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,50 @@ def objective_utility(batch: RouteBatch, objective: Objective) -> FloatArray:
     Returns:
         (B, M) utility in successes.
     """
-    success = batch.success
+    return _one_attempt(batch, objective, batch.success)[0]
+
+
+def planned_utility(batch: RouteBatch, objective: Objective) -> FloatArray:
+    """Score every model by an objective, the attempts that may follow a failure included.
+
+    An attempt is worth what it is worth alone and, with the probability that it fails, the best that can be tried then,
+    if that is worth trying. Each failure lowers the chances of all models (`RouteBatch.setback_logits`). How much a
+    planned failure says is told from the open model of highest utility, whichever is tried: so all orders need no more
+    than one look at every model for each attempt.
+
+    Args:
+        batch: Requests and models; `success` as for a task that nobody has tried yet.
+        objective: How to bend the preferences.
+
+    Returns:
+        (B, M) utility in successes, at most 1.
+    """
+    success, rejected = batch.success, batch.attempts == REJECTED
+    if rejected.any():
+        success = harder(success, batch.setback_logits * success.sum(axis=1, where=rejected))
+    value, chances = _one_attempt(batch, objective, success)
+    most = int(batch.attempts_left.max(initial=1))
+    if most == 1:
+        return value
+    open_models = batch.candidates & (batch.attempts == UNTRIED)
+    steps = [(value, chances)]
+    for _ in range(1, most):
+        best = np.where(open_models, value, -np.inf).argmax(axis=1)
+        success = harder(success, batch.setback_logits * success[np.arange(len(best)), best])
+        value, chances = _one_attempt(batch, objective, success)
+        steps.append((value, chances))
+    for place in range(most - 2, -1, -1):
+        alone, chances = steps[place]
+        further = np.where((batch.attempts_left > place + 1)[:, None], _best_other(value, open_models), 0.0)
+        value = np.asarray(alone + (1.0 - chances) * np.maximum(further, 0.0), dtype=np.float32)
+    return value
+
+
+def _one_attempt(batch: RouteBatch, objective: Objective, success: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(B, M) utility of one attempt alone, and (B, M) the chances as the objective sees them; from P(success)."""
     if objective.difficulty_logits:
         success = harder(success, objective.difficulty_logits * (batch.complexity - 0.5))
+    chances = success
     if objective.good_enough is not None:
         best = success.max(axis=1, where=batch.candidates, initial=0.0)
         success = np.minimum(success, np.maximum(best - objective.good_enough, batch.quality_floor)[:, None])
@@ -67,11 +110,22 @@ def objective_utility(batch: RouteBatch, objective: Objective) -> FloatArray:
     if objective.cost_extra:
         dearest = batch.cost_usd.max(axis=1, where=batch.candidates, initial=_NEXT_TO_NOTHING_USD)
         price = price + (objective.cost_extra / dearest)[:, None] * batch.cost_usd
-    return np.asarray(success - price - _times(objective.latency_scale, batch.delay), dtype=np.float32)
+    alone = success - price - _times(objective.latency_scale, batch.delay)
+    return np.asarray(alone, dtype=np.float32), chances
 
 
 def _times(scale: float, values: FloatArray) -> FloatArray:
     return values if scale == 1.0 else scale * values
+
+
+def _best_other(value: FloatArray, open_models: BoolArray) -> FloatArray:
+    """(B, M) the highest value among the open models other than each; minus infinity where there is none."""
+    held = np.where(open_models, value, -np.inf)
+    rows, first = np.arange(len(held)), held.argmax(axis=1)
+    best = np.repeat(held[rows, first][:, None], held.shape[1], axis=1)
+    held[rows, first] = -np.inf
+    best[rows, first] = held.max(axis=1)
+    return best
 
 
 def harder(success: FloatArray, logits: FloatArray) -> FloatArray:

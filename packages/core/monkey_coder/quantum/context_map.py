@@ -56,6 +56,11 @@ class ContextMap:
         """Length d of what is read; the last entry is always 1."""
         return int(self.projection.shape[1]) + MARKS + len(TASK_TYPES) + 2
 
+    @property
+    def tasks(self) -> slice:
+        """Where the task types are in what is read."""
+        return slice(self.size - len(TASK_TYPES) - 2, self.size - 2)
+
     def read(self, state: FloatArray) -> FloatArray:
         """(B, d) of states (B, S): directions, marks, task type, complexity, and 1."""
         layout, count = self.layout, self.projection.shape[1]

@@ -17,7 +17,7 @@ from monkey_coder.quantum.model_evidence import OnlineOptions
 from monkey_coder.quantum.online_model import Lesson
 from monkey_coder.quantum.outcome_record import OutcomeRecord
 from monkey_coder.quantum.outlook import Forecast, Outlook
-from monkey_coder.quantum.state_encoder import TASK_INDEX
+from monkey_coder.quantum.state_encoder import TASK_INDEX, given_to_rejected
 from monkey_coder.quantum.voices import Estimate, Voices
 
 _EXPERIENCE_FADE: Final = 0.9999
@@ -101,22 +101,33 @@ class LiveLearner:
         foreseen = base.request_usd[columns] + (
             tokens[:, 0] * base.input_usd[columns] + tokens[:, 1] * base.output_usd[columns]
         )
+        states = np.array([outlook.state for _, outlook in known])
         figures = zip(
             known,
-            contexts.read(np.array([outlook.state for _, outlook in known])),
+            contexts.read(states),
             base.success[rows, columns].tolist(),
             base.evidence[rows, columns].tolist(),
             foreseen.tolist(),
+            given_to_rejected(states, contexts.layout).tolist(),
             strict=True,
         )
         lessons: list[tuple[str, Lesson]] = []
-        for (outcome, outlook), context, prior, worth, foreseen_usd in figures:
+        for (outcome, outlook), context, prior, worth, foreseen_usd, given in figures:
             record = outcome.record
             score, cost_usd = record.score, None if record.error_type is not None else record.cost_usd
             if score is not None and not outcome.further:
                 self._experience[outcome.task] = _EXPERIENCE_FADE * self._experience.get(outcome.task, 0.0) + 1.0
             lesson = Lesson(
-                outcome.model, context, prior, worth, score, cost_usd, foreseen_usd, record.reporter, outcome.further
+                outcome.model,
+                context,
+                prior,
+                worth,
+                score,
+                cost_usd,
+                foreseen_usd,
+                record.reporter,
+                outcome.further,
+                given,
             )
             lessons.append((outcome.identity, lesson))
             if self._pacer is not None and not outcome.further:

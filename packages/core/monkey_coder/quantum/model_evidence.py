@@ -24,6 +24,7 @@ class OnlineOptions:
 
     Attributes:
         ridge: Precision of a model's own weights where its prior is worth one outcome; rises with that worth.
+        task_ridge: The same of what it can do at one type of task beyond others, for models have specialities.
         shared_ridge: Precision of the shared weights where priors are worth one outcome; rises with the square of it.
         fade: Factor on a model's evidence with each of its outcomes.
         prior_cap: The most outcomes that a catalog prior is worth.
@@ -40,6 +41,7 @@ class OnlineOptions:
     """
 
     ridge: float = 100.0
+    task_ridge: float = 20.0
     shared_ridge: float = 30.0
     fade: float = 0.9995
     prior_cap: float = 10.0

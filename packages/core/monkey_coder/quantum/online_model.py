@@ -10,6 +10,8 @@ For a request read as ``x`` (`context_map`), a model's success is ``prior + (sha
 * ``level`` is what the model's last few outcomes fall short of that, beyond what chance explains. It drops within some
   ten outcomes when a model breaks, and fades with everybody's outcomes: so a model that failed is tried again.
 
+An attempt that follows failures has lower chances (`setback`); the regressions learn what they would have been without.
+
 The logarithm of the cost over the catalog's estimate is learned by the same regressions, without a level.
 """
 
@@ -25,9 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.catalog.table import ModelTable
-from monkey_coder.ports import FloatArray, IntArray
+from monkey_coder.ports import SETBACK_LOGITS, FloatArray, IntArray
 from monkey_coder.quantum.context_map import ContextMap
 from monkey_coder.quantum.model_evidence import COST_BOUND, Evidence, OnlineOptions
+from monkey_coder.quantum.setback import Setback
 
 Float64 = NDArray[np.float64]
 
@@ -53,6 +56,7 @@ class Lesson:
         cost_usd: What it cost; None where that was not said.
         expected_usd: The catalog's estimate of that.
         reporter: Whose word it is.
+        given: P(success) of the models that failed at the task before, summed; 0 at the first attempt.
         further: Whether it corrects an outcome that was told before; of no effect where that is not remembered.
     """
 
@@ -65,6 +69,7 @@ class Lesson:
     expected_usd: float = 0.0
     reporter: str = "anonymous"
     further: bool = False
+    given: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +87,7 @@ class LiveEstimate:
         seen: (M,) outcomes that have not faded.
         optimism: (M,) successes that each model is given beyond its estimate when the engine may explore; 0 for the one
             with most outcomes.
+        setback_logits: How much a failure lowers the chances of all models.
     """
 
     contexts: ContextMap
@@ -93,6 +99,7 @@ class LiveEstimate:
     cost_factor: FloatArray
     seen: FloatArray
     optimism: FloatArray
+    setback_logits: float = SETBACK_LOGITS
 
     def of(self, table: ModelTable) -> LiveEstimate:
         """The same for the models of another table; those without outcomes get what all models have in common."""
@@ -117,6 +124,7 @@ class LiveEstimate:
             pick(self.cost_factor, 1.0),
             pick(self.seen, 0.0),
             pick(self.optimism, float(self.optimism.max(initial=0.0))),
+            self.setback_logits,
         )
 
     def with_optimism(self, factor: float) -> LiveEstimate:
@@ -176,6 +184,7 @@ class OnlineModel:
         self._step = 0
         self._pending = 0
         self._solves = 0
+        self._setback = Setback()
 
     def learn(self, identity: str, lesson: Lesson) -> None:
         """Learn from an outcome; a further one of the same identity corrects score and cost of the earlier one.
@@ -227,7 +236,8 @@ class OnlineModel:
         weight = known.weigh(lesson.reporter, alone=len(self._reporters) < 2)
         wanted = expected
         if lesson.score is not None:
-            wanted = known.move_level(lesson.score - lesson.prior, expected, weight)
+            surplus = self._surplus(lesson, lesson.prior + expected, weight, lesson.score)
+            wanted = known.move_level(surplus, expected, weight)
         paid = foreseen = 0.0
         if lesson.cost_usd is not None and lesson.expected_usd > 0.0:
             paid, foreseen = lesson.cost_usd, lesson.expected_usd
@@ -237,6 +247,14 @@ class OnlineModel:
         self._remember(
             identity, _Taken(known, lesson.context, weight, known.count, lesson.score, wanted, log_cost, paid)
         )
+
+    def _surplus(self, lesson: Lesson, expected: float, weight: float, score: float) -> float:
+        """By how much a score is above the prior; what failures before it took off the chances is put back."""
+        if lesson.given <= 0.0:
+            return score - lesson.prior
+        chance = min(max(expected, 0.0), 1.0)
+        self._setback.learn(chance, lesson.given, score, weight)
+        return score - lesson.prior + chance - self._setback.after(chance, lesson.given)
 
     def _remember(self, identity: str, taken: _Taken | None) -> None:
         self._taken[identity] = taken
@@ -270,6 +288,7 @@ class OnlineModel:
             cost_factor=np.array([each.calibration if each else 1.0 for each in known], np.float32),
             seen=seen.astype(np.float32),
             optimism=(options.optimism * (bonus - bonus.min())).astype(np.float32),
+            setback_logits=self._setback.logits,
         )
 
     def _of(self, lesson: Lesson) -> Evidence:
@@ -286,7 +305,8 @@ class OnlineModel:
         known.fade_to(self._step)
         if lesson.score is not None and lesson.score != earlier.score:
             if earlier.score is None:  # the first word on its quality
-                success = known.move_level(lesson.score - lesson.prior, expected, earlier.weight) - earlier.wanted
+                surplus = self._surplus(lesson, lesson.prior + expected, earlier.weight, lesson.score)
+                success = known.move_level(surplus, expected, earlier.weight) - earlier.wanted
             else:
                 success = lesson.score - earlier.score
                 known.correct_level(earlier.weight * success, known.count - earlier.count)
@@ -326,6 +346,7 @@ class OnlineModel:
         for known in (*touched, *others[:_OTHERS]):
             known.solved = self._solves
             prior = np.full(self._size, options.ridge * known.worth)
+            prior[self.contexts.tasks] = options.task_ridge * known.worth
             prior[-1] = known.worth + 1.0
             own = np.linalg.solve(np.diag(prior) + known.gram, known.moment - known.gram @ self._shared)
             known.weights = np.asarray(own, np.float64)

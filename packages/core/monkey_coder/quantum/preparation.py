@@ -12,7 +12,7 @@ from monkey_coder.catalog.named_models import require_known_models
 from monkey_coder.core.complexity import analyse, estimate_tokens
 from monkey_coder.errors import UnknownStrategyError
 from monkey_coder.models import RouteRequest, TaskAnalysis
-from monkey_coder.ports import ACCEPTED, REJECTED, FloatArray, IntArray, RouteBatch, TextEmbedder
+from monkey_coder.ports import ACCEPTED, REJECTED, UNANSWERED, UNTRIED, FloatArray, IntArray, RouteBatch, TextEmbedder
 from monkey_coder.quantum.budget_pacing import paced_weights
 from monkey_coder.quantum.gates import Gated, apply_gates
 from monkey_coder.quantum.reward import reference_weights, references
@@ -77,7 +77,7 @@ def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder
         [estimate_tokens(r.request, a) for r, a in zip(requests, analyses, strict=True)], dtype=np.int64
     ).reshape(-1, 2)
     attempts, spent = _attempts(requests, snapshot)
-    gated = apply_gates(requests, table, tokens[:, 0], tokens[:, 1], attempts == REJECTED)
+    gated = apply_gates(requests, table, tokens[:, 0], tokens[:, 1], attempts < UNTRIED)
     candidates = gated.candidates
     cost_ref, latency_ref = references(gated.cost_usd, table.latency_s, candidates)
     preferences = [request.preferences for request in requests]
@@ -119,6 +119,7 @@ def prepare(requests: Sequence[RouteRequest], snapshot: EngineSnapshot, embedder
         cost_weight=cost_weight,
         latency_weight=latency_weight,
         quality_floor=facts.quality_floor,
+        setback_logits=snapshot.setback_logits,
     )
     return Prepared(requests, analyses, gated, batch)
 
@@ -152,7 +153,7 @@ def attempts_left(request: RouteRequest, max_attempts: int) -> int:
 def _attempts(
     requests: Sequence[RouteRequest], snapshot: EngineSnapshot
 ) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
-    """(B, M) how earlier attempts ended, and (B,) what they cost; a success anywhere outweighs failures."""
+    """(B, M) how earlier attempts ended, and (B,) what they cost; a success outweighs failures, these errors."""
     attempts = np.zeros((len(requests), len(snapshot.table)), dtype=np.int8)
     spent = np.zeros(len(requests), dtype=np.float64)
     for row, request in enumerate(requests):
@@ -160,7 +161,9 @@ def _attempts(
             column = snapshot.table.index[attempt.model]
             if attempt.success:
                 attempts[row, column] = ACCEPTED
-            elif attempts[row, column] != ACCEPTED:
+            elif attempts[row, column] != ACCEPTED and attempt.error_type is None:
                 attempts[row, column] = REJECTED
+            elif attempts[row, column] == UNTRIED:
+                attempts[row, column] = UNANSWERED
             spent[row] += attempt.cost_usd or 0.0
     return attempts, spent

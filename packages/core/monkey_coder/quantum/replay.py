@@ -181,6 +181,7 @@ class Replay:
             cost_weight=cost_weight,
             latency_weight=latency_weight,
             quality_floor=variants.quality_floor[rows],
+            setback_logits=self.snapshot.setback_logits,
         )
 
     def _spread(self, values: NDArray[_Number]) -> NDArray[_Number]:

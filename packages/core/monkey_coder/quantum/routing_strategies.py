@@ -23,6 +23,7 @@ from monkey_coder.quantum.advanced_model_selector import (
     TASK_OPTIMIZED,
     Objective,
     objective_utility,
+    planned_utility,
 )
 from monkey_coder.quantum.outcome_memory import OutcomeMemory
 from monkey_coder.quantum.reward import utility
@@ -37,16 +38,18 @@ class ObjectiveStrategy:
     Attributes:
         name: As in requests and metrics.
         objective: What it maximises.
+        plans: Whether it counts in the attempts that may follow.
     """
 
     name: str
     objective: Objective
+    plans: bool = False
     instant: ClassVar[bool] = True
 
     def score(self, batch: RouteBatch) -> Scores:
         """Score every candidate; never abstains, for every model has a prior."""
         return Scores(
-            utility=objective_utility(batch, self.objective),
+            utility=(planned_utility if self.plans else objective_utility)(batch, self.objective),
             confidence=batch.prior_trust,
             abstains=np.zeros(len(batch), dtype=np.bool_),
         )
@@ -155,15 +158,20 @@ def configured_strategies(
         memory: What the memory strategy recalls; None while there is none.
         further: Strategies from elsewhere; one of the same name takes the place of ours.
     """
-    ours: tuple[Strategy, ...] = (DqnStrategy(policy), MemoryStrategy(memory, policy), *objective_strategies())
+    objectives = objective_strategies(plan=policy is None)
+    ours: tuple[Strategy, ...] = (DqnStrategy(policy), MemoryStrategy(memory, policy), *objectives)
     return MappingProxyType({strategy.name: strategy for strategy in (*ours, *further)})
 
 
-def objective_strategies() -> tuple[Strategy, ...]:
-    """The four strategies that need no learning."""
+def objective_strategies(*, plan: bool = False) -> tuple[Strategy, ...]:
+    """The four strategies that need no learning.
+
+    Args:
+        plan: Whether they count in the attempts that may follow; a trained policy knows better how failures meet.
+    """
     return (
-        ObjectiveStrategy("task_optimized", TASK_OPTIMIZED),
-        ObjectiveStrategy("cost_efficient", COST_EFFICIENT),
-        ObjectiveStrategy("performance", PERFORMANCE),
-        ObjectiveStrategy("balanced", BALANCED),
+        ObjectiveStrategy("task_optimized", TASK_OPTIMIZED, plan),
+        ObjectiveStrategy("cost_efficient", COST_EFFICIENT, plan),
+        ObjectiveStrategy("performance", PERFORMANCE, plan),
+        ObjectiveStrategy("balanced", BALANCED, plan),
     )

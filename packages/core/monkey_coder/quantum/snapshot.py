@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.models import TASK_TYPES, CollapseName, TaskType
-from monkey_coder.ports import FloatArray, Strategy
+from monkey_coder.ports import SETBACK_LOGITS, FloatArray, Strategy
 from monkey_coder.quantum.budget_pacing import Pace
 from monkey_coder.quantum.exploration import decayed
 from monkey_coder.quantum.state_encoder import encode_models
@@ -64,6 +64,11 @@ class EngineSnapshot:
     @cached_property
     def _epsilons(self) -> Mapping[TaskType, float]:
         return {task: decayed(self.epsilon.get(task, 0.0), self.experience.get(task, 0.0)) for task in TASK_TYPES}
+
+    @property
+    def setback_logits(self) -> float:
+        """How much a failure lowers the chances of all models."""
+        return SETBACK_LOGITS if self.estimate is None else self.estimate.setback_logits
 
     @cached_property
     def model_features(self) -> FloatArray:

@@ -220,6 +220,12 @@ def spent_usd_of(state: FloatArray, dimensions: int) -> float:
     return float(10.0 ** (6.0 * float(state[StateLayout(dimensions).preferences - 1])) - 1.0) / 1000.0
 
 
+def given_to_rejected(state: FloatArray, layout: StateLayout) -> FloatArray:
+    """(B,) sum of the prior P(success) of the models whose attempts were rejected, of encoded requests (B, S)."""
+    first = layout.attempts
+    return np.asarray(4.0 * state[:, first] * state[:, first + 2])
+
+
 def encode_models(table: ModelTable) -> FloatArray:
     """Encode the models of a table.
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.catalog.table import ModelTable
-from monkey_coder.ports import FloatArray, IntArray
+from monkey_coder.ports import SETBACK_LOGITS, FloatArray, IntArray
 from monkey_coder.quantum.context_map import ContextMap
 from monkey_coder.quantum.model_evidence import COST_BOUND, OnlineOptions
 from monkey_coder.quantum.online_model import Lesson, LiveEstimate, OnlineModel
@@ -65,6 +65,11 @@ class MixedEstimate:
             level=np.stack([voice.level for voice in voices]),
             log_factor=np.log(np.stack([voice.cost_factor for voice in voices])),
         )
+
+    @property
+    def setback_logits(self) -> float:
+        """How much a failure lowers the chances of all models: a mean in which the prior has a voice."""
+        return (SETBACK_LOGITS + sum(voice.setback_logits for voice in self.voices)) / (1 + len(self.voices))
 
     @property
     def refs(self) -> tuple[str, ...]:

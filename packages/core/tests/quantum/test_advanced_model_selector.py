@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import permutations
+
 import numpy as np
 import pytest
 from builders import route_batch
@@ -16,7 +19,9 @@ from monkey_coder.quantum.advanced_model_selector import (
     Objective,
     harder,
     objective_utility,
+    planned_utility,
 )
+from monkey_coder.ports import REJECTED, UNANSWERED
 from monkey_coder.quantum.reward import utility
 
 chances = st.lists(st.floats(0.0, 1.0, width=32), min_size=3, max_size=3)
@@ -93,3 +98,55 @@ def test_a_logit_is_a_logit() -> None:
 def test_harder_is_undone_by_easier(chance, logits) -> None:
     there = harder(np.float32([[chance]]), np.float32([logits]))
     assert harder(there, np.float32([-logits]))[0, 0] == pytest.approx(chance, abs=1e-3)
+
+
+def planned(attempts_left: int, *, setback: float = 0.0, attempts: object = None, **batch: object) -> np.ndarray:
+    ready = route_batch(**batch)
+    tried = ready.attempts if attempts is None else np.array(attempts, np.int8)
+    left = np.full(len(ready), attempts_left)
+    return planned_utility(replace(ready, attempts_left=left, attempts=tried, setback_logits=setback), BALANCED)
+
+
+@pytest.mark.parametrize("objective", [BALANCED, COST_EFFICIENT, PERFORMANCE, TASK_OPTIMIZED])
+@given(chances, prices, st.floats(0.0, 10.0))
+def test_for_one_attempt_there_is_nothing_to_plan(objective, success, cost, cost_weight) -> None:
+    batch = route_batch([success], [cost], cost_weight=cost_weight)
+    np.testing.assert_array_equal(planned_utility(batch, objective), objective_utility(batch, objective))
+
+
+@given(chances, prices, st.floats(0.0, 3.0))
+def test_independent_attempts_are_worth_what_the_best_order_that_begins_so_is_worth(success, cost, weight) -> None:
+    found = planned(2, success=[success], cost_usd=[cost], cost_weight=weight)[0]
+    alone = np.array(success) - weight * np.array(cost)
+    best = [alone[one] for one in range(3)]
+    for one, two in permutations(range(3), 2):
+        best[one] = max(best[one], alone[one] + (1.0 - success[one]) * alone[two])
+    np.testing.assert_allclose(found, best, atol=1e-3)
+
+
+def test_who_may_come_back_tries_a_cheap_model_first() -> None:
+    models = {"success": [[0.9, 0.6]], "cost_usd": [[0.5, 0.05]], "cost_weight": 0.5}
+    assert planned(1, **models)[0].argmax() == 0
+    assert planned(2, **models)[0].argmax() == 1
+
+
+def test_where_failures_meet_a_cheap_attempt_buys_less() -> None:
+    models = {"success": [[0.9, 0.6]], "cost_usd": [[0.5, 0.05]], "cost_weight": 0.5}
+    apart, together = (planned(2, setback=setback, **models)[0] for setback in (0.0, 3.0))
+    assert together[1] < apart[1] - 0.1
+
+
+def test_a_failure_lowers_all_chances_and_an_attempt_without_an_answer_lowers_none() -> None:
+    models = {"success": [[0.9, 0.6, 0.5]]}
+    fresh, failed, silent = (
+        planned(1, setback=2.0, attempts=[[0, tried, 0]], **models)[0] for tried in (0, REJECTED, UNANSWERED)
+    )
+    assert (failed[[0, 2]] < fresh[[0, 2]]).all()
+    np.testing.assert_array_equal(silent, fresh)
+
+
+def test_a_model_that_was_tried_is_not_planned_with() -> None:
+    models = {"success": [[0.5, 0.9]]}
+    both, one = (planned(2, attempts=[[0, tried]], **models)[0, 0] for tried in (0, UNANSWERED))
+    assert both == pytest.approx(0.95)
+    assert one == pytest.approx(0.5)

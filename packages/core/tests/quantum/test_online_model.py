@@ -95,6 +95,38 @@ def test_it_learns_which_requests_a_model_is_good_at() -> None:
     assert right.mean() > 0.85
 
 
+def test_outcomes_after_failures_do_not_make_a_model_look_worse_than_it_is() -> None:
+    rng = np.random.default_rng(4)
+    chance = 1.0 / (1.0 + np.exp(2.0 * 0.8) * 0.2 / 0.8)  # 0.8, after a failure of a model that was given 0.8
+    found = {}
+    for given in (0.0, 0.8):
+        model = OnlineModel(CONTEXTS)
+        for place, state in enumerate(states(rng, 400)):
+            model.learn(str(place), lesson("made/a", state, float(rng.random() < chance), prior=0.8, given=given))
+        found[given] = chances(model, table(Model("made/a", success=0.8, evidence=1.0)))[0]
+        assert model.estimate(BASE).of(table(Model("made/new"))).setback_logits == pytest.approx(2.0, abs=0.7)
+    assert found[0.0] < chance + 0.1
+    assert found[0.8] > 0.7
+
+
+def test_specialities_by_type_of_task_are_found_within_some_forty_outcomes() -> None:
+    rng = np.random.default_rng(11)
+    model = OnlineModel(CONTEXTS)
+    for place, state in enumerate(states(rng, 160)):
+        if place % 2:
+            state[CONTEXTS.layout.task :][: len(TASK_TYPES)] = 0.0
+            state[CONTEXTS.layout.task] = 1.0
+        ref = ("made/a", "made/b")[place // 2 % 2]
+        chance = 0.9 if (place % 2 == 1) == (ref == "made/a") else 0.3
+        model.learn(str(place), lesson(ref, state, float(rng.random() < chance)))
+    here, there = states(rng, 50), states(rng, 50)
+    there[:, CONTEXTS.layout.task : CONTEXTS.layout.task + len(TASK_TYPES)] = 0.0
+    there[:, CONTEXTS.layout.task] = 1.0
+    estimate = model.estimate(BASE)
+    assert expect(estimate, here)[0][:, 1].mean() > expect(estimate, here)[0][:, 0].mean() + 0.2
+    assert expect(estimate, there)[0][:, 0].mean() > expect(estimate, there)[0][:, 1].mean() + 0.2
+
+
 def test_costs_are_learned_and_calibrated() -> None:
     rng = np.random.default_rng(3)
     model = OnlineModel(CONTEXTS)

@@ -9,7 +9,7 @@ from builders import CHEAP, DEAR, MIDDLE, Fixed, HashEmbedder, Model, route_requ
 from monkey_coder.core.complexity import estimate_tokens
 from monkey_coder.errors import UnknownModelError, UnknownStrategyError
 from monkey_coder.models import TASK_TYPES, RouteRequest
-from monkey_coder.ports import ACCEPTED, REJECTED, UNTRIED
+from monkey_coder.ports import ACCEPTED, REJECTED, UNANSWERED, UNTRIED
 from monkey_coder.quantum.preparation import Prepared, check_names, prepare
 from monkey_coder.quantum.snapshot import EngineSnapshot
 
@@ -149,3 +149,12 @@ def test_models_that_nothing_fits_leave_a_row_without_candidates_and_finite() ->
     ready = prepared(route_request(input_tokens=10**9))
     assert not ready.batch.candidates.any()
     assert np.isfinite(ready.batch.state).all()
+
+
+def test_a_model_without_an_answer_is_no_candidate_but_no_failure_either() -> None:
+    said = [{"model": CHEAP.ref, "success": False, "error_type": "timeout"}]
+    ready = prepared(route_request(attempts=said))
+    assert ready.batch.attempts[0, 0] == UNANSWERED
+    assert not ready.batch.candidates[0, 0]
+    failed = prepared(route_request(attempts=[*said, {"model": CHEAP.ref, "success": False}]))
+    assert failed.batch.attempts[0, 0] == REJECTED
