@@ -11,6 +11,7 @@ from builders import route_batch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monkey_coder.ports import REJECTED, UNANSWERED
 from monkey_coder.quantum.advanced_model_selector import (
     BALANCED,
     COST_EFFICIENT,
@@ -21,7 +22,6 @@ from monkey_coder.quantum.advanced_model_selector import (
     objective_utility,
     planned_utility,
 )
-from monkey_coder.ports import REJECTED, UNANSWERED
 from monkey_coder.quantum.reward import utility
 
 chances = st.lists(st.floats(0.0, 1.0, width=32), min_size=3, max_size=3)

@@ -44,7 +44,9 @@ def test_a_word_that_counts_for_nothing_moves_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 4), st.floats(0, 1)), max_size=40))
-def test_whatever_comes_chances_stay_chances_and_no_failure_is_good_news(told: list[tuple[float, float, float]]) -> None:
+def test_whatever_comes_chances_stay_chances_and_no_failure_is_good_news(
+    told: list[tuple[float, float, float]],
+) -> None:
     setback = Setback()
     for chance, before, score in told:
         setback.learn(chance, before, score)
