@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from monkey_coder.core.vocabulary import GENERAL, NOTHING, VOCABULARY
+from monkey_coder.core.vocabulary import GENERAL, NOTHING, VOCABULARY, KnownWord
 from monkey_coder.models import (
     COMPLEXITY_LEVELS,
     TASK_TYPES,
@@ -165,14 +165,18 @@ def analyse(request: ExecuteRequest) -> TaskAnalysis:
     words = _words(pieces[0] if len(pieces) == 1 else "\n".join(pieces[::2]))
     if "_" in window:  # _emphasis_ is no part of a word
         words = [word.strip("_") for word in words]
-    entries = _entries(words)
+    known = list(map(VOCABULARY.words.get, words))
+    entries = _entries(words, known)
     if not window.isascii():
         entries |= {VOCABULARY.stems[stem] for stem in _STEMS(window)}
-    in_code = _entries(_words("\n".join(pieces[1::2]))) if len(pieces) > 1 else set()
+    in_code: set[int] = set()
+    if len(pieces) > 1:
+        coded = _words("\n".join(pieces[1::2]))
+        in_code = _entries(coded, list(map(VOCABULARY.words.get, coded)))
     trace = not _TRACE_WORDS.isdisjoint(words) and any(mark in window for mark in _TRACES)
 
     votes, large, small, easy = _said(entries)
-    _add_votes(votes, words[:_LEAD_WORDS], trace, coded=len(pieces) > 1)
+    _add_votes(votes, known[:_LEAD_WORDS], trace, coded=len(pieces) > 1)
     task, context, evidence = _kind(request, votes)
 
     if not in_code <= entries:
@@ -253,12 +257,12 @@ def _words(text: str) -> list[str]:
     return _WORDS(text)
 
 
-def _entries(words: list[str]) -> set[int]:
-    """Return the vocabulary entries that occur, each once."""
+def _entries(words: Sequence[str], known: Sequence[KnownWord | None]) -> set[int]:
+    """Return the vocabulary entries that occur, each once, from the words and what is known of each."""
     found: set[int] = set()
-    for place, known in enumerate(map(VOCABULARY.words.get, words), start=1):
-        if known is not None:
-            entry, phrases = known
+    for place, here in enumerate(known, start=1):
+        if here is not None:
+            entry, phrases = here
             found.add(entry)
             if phrases and place < len(words):
                 found.add(phrases.get(words[place], NOTHING))
@@ -280,12 +284,12 @@ def _said(entries: Set[int]) -> tuple[list[int], int, int, int]:
     return votes, large, small, easy
 
 
-def _add_votes(votes: list[int], lead: list[str], trace: bool, coded: bool) -> None:
+def _add_votes(votes: list[int], lead: Sequence[KnownWord | None], trace: bool, coded: bool) -> None:
     """Let the first words count double, the first of them that speaks more, and a trace and code speak, too."""
     bonus = _LEAD_BONUS
-    for known in map(VOCABULARY.words.get, lead):
-        if known is not None:
-            topic, weight, _, _ = VOCABULARY.facts[known[0]]
+    for here in lead:
+        if here is not None:
+            topic, weight, _, _ = VOCABULARY.facts[here[0]]
             if weight >= _LEAD_VOTES:
                 votes[topic] += weight + bonus
                 bonus = 0

@@ -294,16 +294,20 @@ class Fact(NamedTuple):
     easy: int = 0
 
 
+KnownWord = tuple[int, Mapping[str, int]]
+"""The entry of a word, and from words that make a phrase with it as their first to the phrases' entries."""
+
+
 class Vocabulary(NamedTuple):
     """Lookup tables. An *entry* is a number that all forms of one word share.
 
     Attributes:
-        words: Word to its entry, and from words that make a phrase with it as their first to the phrases' entries.
+        words: What is known of a word.
         stems: Words and stems of other scripts, looked for anywhere, to entry.
         facts: What each entry says.
     """
 
-    words: Mapping[str, tuple[int, Mapping[str, int]]]
+    words: Mapping[str, KnownWord]
     stems: Mapping[str, int]
     facts: tuple[Fact, ...]
 

@@ -77,7 +77,7 @@ def references(
     cost_usd: NDArray[np.floating], latency_s: NDArray[np.floating], candidates: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(B,) cost of the dearest and (B,) latency of the slowest candidate of each request; 0 without candidates."""
-    cost_ref = np.maximum.reduce(np.where(candidates, cost_usd, 0.0), axis=1)
+    cost_ref = np.maximum.reduce(cost_usd, axis=1, where=candidates, initial=0.0)
     latency_ref = np.maximum.reduce(np.where(candidates, latency_s, 0.0), axis=1)
     return cost_ref.astype(np.float64, copy=False), latency_ref.astype(np.float64, copy=False)
 
