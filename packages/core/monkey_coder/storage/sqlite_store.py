@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Final
@@ -25,6 +25,10 @@ from monkey_coder.storage.port import (
 from monkey_coder.storage.sqlite_file import SqliteFile
 
 _OUTCOME: Final = "decision_id, model, occurred_at, payload, outcome_id"
+_INSERT: Final = (
+    f"INSERT INTO outcomes (identity, late, appended_at, {_OUTCOME}, replaced_at, replaced_payload) "  # noqa: S608 constants
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _STREAMED: Final = f"seq, {_OUTCOME}, replaced_at, replaced_payload"
 
 
@@ -102,7 +106,7 @@ class SqliteStore(Store):
     def append_outcomes(self, rows: Sequence[OutcomeRow]) -> Sequence[Appended]:
         now = self._now()
         with self._file.write(durable=True) as db:
-            return [_append(db, row, now) for row in rows]
+            return _append(db, rows, now)
 
     @override
     def outcomes_of(self, decision_id: str) -> Sequence[OutcomeRow]:
@@ -285,25 +289,35 @@ class SqliteStore(Store):
             return db.execute(statement, values).fetchall()
 
 
-def _append(db: Connection, row: OutcomeRow, now: float) -> Appended:
-    """Append one report, and tell how it stands to the one that counts so far."""
-    standing = db.execute(
-        "SELECT occurred_at, payload FROM outcomes WHERE identity = ? AND NOT late ORDER BY seq DESC LIMIT 1",
-        (row.identity,),
-    ).fetchone()
-    if standing and (row.outcome_id is not None or standing == (row.occurred_at, row.payload)):
-        return Appended.DUPLICATE
-    late = standing is not None and row.occurred_at <= standing[0]
-    report = (row.decision_id, row.model, row.occurred_at, row.payload, row.outcome_id)
-    replaced = (None, None) if late or not standing else standing
-    db.execute(
-        f"INSERT INTO outcomes (identity, late, appended_at, {_OUTCOME}, replaced_at, replaced_payload) "  # noqa: S608 constants
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (row.identity, late, now, *report, *replaced),
+def _append(db: Connection, rows: Sequence[OutcomeRow], now: float) -> list[Appended]:
+    """Append reports, and tell how each stands to the one that counts so far."""
+    standing = {row.identity: None for row in rows} | _standing(db, {row.identity for row in rows})
+    results, values = [], []
+    for row in rows:
+        known, report = standing[row.identity], (row.occurred_at, row.payload)
+        if known and (row.outcome_id is not None or known == report):
+            results.append(Appended.DUPLICATE)
+            continue
+        late = known is not None and row.occurred_at <= known[0]
+        replaced = (None, None) if late or not known else known
+        values.append((row.identity, late, now, row.decision_id, row.model, *report, row.outcome_id, *replaced))
+        if late:
+            results.append(Appended.LATE)
+        else:
+            standing[row.identity] = report
+            results.append(Appended.REPLACED if known else Appended.NEW)
+    db.executemany(_INSERT, values)
+    return results
+
+
+def _standing(db: Connection, identities: Collection[str]) -> dict[str, tuple[float, bytes] | None]:
+    """Time and payload of the reports that count so far, by identity."""
+    found = db.execute(
+        "SELECT identity, occurred_at, payload, max(seq) FROM outcomes "  # the other columns are from the row of max()
+        "WHERE identity IN (SELECT value FROM json_each(?)) AND NOT late GROUP BY identity",
+        (json.dumps(list(identities)),),
     )
-    if late:
-        return Appended.LATE
-    return Appended.REPLACED if standing else Appended.NEW
+    return {identity: (occurred_at, payload) for identity, occurred_at, payload, _ in found}
 
 
 def _streamed(row: Sequence[Any]) -> StreamedOutcome:
