@@ -51,6 +51,7 @@ from monkey_coder.quantum.session_affinity import SessionMemory
 from monkey_coder.quantum.shared_sessions import SharedSessionMemory
 from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.thread_manager import ThreadManager
+from monkey_coder.report_groups import ReportGroups
 from monkey_coder.settings import Settings
 from monkey_coder.storage.absence import StoreHealth, open_or_do_without
 from monkey_coder.storage.background_writer import BackgroundWriter
@@ -113,6 +114,7 @@ class Engine(Core):
         batcher: Decides off the event loop what is not cached.
         store: Shared by all processes of the deployment; its methods may wait, so call them from a thread.
         writer: Writes to it in the background.
+        reports: Hands it reports in groups.
         following: Learns from the outcomes in it.
         keys: Who may call.
         learner: What the learner process said last.
@@ -123,6 +125,7 @@ class Engine(Core):
     batcher: Batcher[Asked | RouteRequest, Reply]
     store: Store
     writer: BackgroundWriter
+    reports: ReportGroups
     following: Following
     keys: KeyRing
     learner: LearnerWatch
@@ -308,6 +311,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             batcher=batcher,
             store=store,
             writer=writer,
+            reports=ReportGroups(writer.put_outcomes),
             following=following,
             keys=keys,
             learner=learner,

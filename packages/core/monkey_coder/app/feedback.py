@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import Counter
@@ -35,7 +34,8 @@ FEEDBACK_BATCH_PATH: Final = "/v1/quantum/feedback/batch"
 Body = TypeVar("Body", bound=BaseModel)
 Accepted = Appended | RouterError
 
-_ACCEPTED: Final = b'{"accepted":true}'
+_ACCEPTED: Final = Response(b'{"accepted":true}', 202, media_type="application/json")
+_KNOWN: Final = Response(b'{"accepted":true}', 200, media_type="application/json")
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +49,7 @@ async def respond_feedback(body: bytes, content_type: str, engine: Engine, repor
     (result,) = await accept([report], engine, reporter)
     if isinstance(result, RouterError):
         return error_response(result)
-    return Response(_ACCEPTED, 200 if result is Appended.DUPLICATE else 202, media_type="application/json")
+    return _KNOWN if result is Appended.DUPLICATE else _ACCEPTED
 
 
 async def respond_feedback_batch(body: bytes, content_type: str, engine: Engine, reporter: str) -> Response:
@@ -80,19 +80,22 @@ async def accept(reports: Sequence[FeedbackRequest], engine: Engine, name: str) 
     """
     reporter = Reporter(name, time.time())
     results: list[Accepted | None] = [_error(report, engine, reporter.now) for report in reports]
-    rows = {place: outcome_row(report, reporter) for place, report in enumerate(reports) if results[place] is None}
-    engine.metrics.expect(row.identity for row in rows.values())
-    writes = {place: asyncio.wrap_future(engine.writer.put_outcome(row)) for place, row in rows.items()}
-    written = await asyncio.gather(*writes.values(), return_exceptions=True)
-    for place, result in zip(writes, written, strict=True):
-        if isinstance(result, BaseException) and not isinstance(result, RouterError):
+    good = [place for place, error in enumerate(results) if error is None]
+    rows = [outcome_row(reports[place], reporter) for place in good]
+    identities = [row.identity for row in rows]
+    engine.metrics.expect(identities)
+    written = await engine.reports.store(rows) if rows else ()
+    engine.metrics.on_stored((name, result is Appended.NEW) for name, result in zip(identities, written, strict=True))
+    for place, result in zip(good, written, strict=True):
+        if isinstance(result, Appended | RouterError):
+            results[place] = result
+        else:
             _log.error("a report could not be stored", exc_info=result)
-            result = RouterError(INTERNAL)
-        results[place] = result
+            results[place] = RouterError(INTERNAL)
     if any(isinstance(result, Appended) for result in results):
         engine.following.follower.wake()
     told = [result for result in results if result is not None]
-    for name, count in Counter(r.value if isinstance(r, Appended) else r.code for r in told).items():
+    for name, count in Counter([r.value if isinstance(r, Appended) else r.code for r in told]).items():
         engine.metrics.on_feedback(name, count)
     return told
 

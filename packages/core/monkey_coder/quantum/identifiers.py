@@ -7,8 +7,9 @@ it. An id is 7 bytes of time (microseconds since 1970), 8 of randomness and 9 of
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from binascii import Error as Base64Error
+from binascii import a2b_base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,6 +20,7 @@ _TIME_BYTES: Final = 7
 _RANDOM_BYTES: Final = 8
 _CODE_BYTES: Final = 9
 _BODY_BYTES: Final = _TIME_BYTES + _RANDOM_BYTES
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,11 @@ class SignedIds:
     def issued_at(self, decision_id: str) -> float | None:
         """When an id was made, in seconds since 1970; None for one that this deployment never made."""
         try:
-            raw = urlsafe_b64decode(decision_id.encode("ascii"))
+            spelt = decision_id.encode("ascii")
+            raw = a2b_base64(spelt.translate(_STANDARD))
         except (Base64Error, UnicodeEncodeError):
             return None
-        if len(raw) != _BODY_BYTES + _CODE_BYTES or urlsafe_b64encode(raw).decode("ascii") != decision_id:
+        if len(raw) != _BODY_BYTES + _CODE_BYTES or urlsafe_b64encode(raw) != spelt:
             return None  # the decoder skips what is not base64: a second spelling would pass for another decision
         if not compare_digest(raw[_BODY_BYTES:], self._code(raw[:_BODY_BYTES])):
             return None

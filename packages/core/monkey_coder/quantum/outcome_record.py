@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Final, Self
+from dataclasses import dataclass, fields
+from typing import Final
 
 import orjson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -60,19 +60,13 @@ class OutcomeRecord:
             return None
         return float(self.success)
 
-    @classmethod
-    def of(cls, report: FeedbackRequest, reporter: str, received_at: float) -> Self:
-        """The record of a report."""
-        said = report.model_dump(exclude={"decision_id", "outcome_id", "model", "occurred_at"}, exclude_none=True)
-        return cls(reporter=reporter, received_at=received_at, **said)
-
     def encode(self) -> bytes:
-        """Bytes for the store."""
-        return orjson.dumps({name: value for name, value in asdict(self).items() if value is not None})
+        """The payload of its row."""
+        return _encoded(self.reporter, self.received_at, self)
 
     @classmethod
     def decode(cls, payload: bytes) -> OutcomeRecord:
-        """Read what `encode` wrote.
+        """Read the payload of a row.
 
         Raises:
             StoreFormatError: The bytes are damaged or foreign.
@@ -84,6 +78,7 @@ class OutcomeRecord:
 
 
 _ADAPTER: Final = TypeAdapter(OutcomeRecord)
+_SAID: Final = tuple(each.name for each in fields(OutcomeRecord) if each.name not in ("reporter", "received_at"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +101,11 @@ def outcome_row(report: FeedbackRequest, reporter: Reporter) -> OutcomeRow:
         decision_id=report.decision_id,
         model=DECIDED_MODEL if report.model is None else report.model,
         occurred_at=reporter.now if occurred_at is None else min(occurred_at, reporter.now),
-        payload=OutcomeRecord.of(report, reporter.name, reporter.now).encode(),
+        payload=_encoded(reporter.name, reporter.now, report),
         outcome_id=None if report.outcome_id is None else f"{reporter.name}:{report.outcome_id}",
     )
+
+
+def _encoded(reporter: str, received_at: float, said: FeedbackRequest | OutcomeRecord) -> bytes:
+    told = {name: value for name in _SAID if (value := getattr(said, name)) is not None}
+    return orjson.dumps({"reporter": reporter, "received_at": received_at, **told})

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Final
@@ -65,8 +65,9 @@ class BackgroundWriter:
         self._queue: deque[Pending] = deque()
         self._batch: list[DecisionRow] = []  # taken from the queue, not yet written
         self._making = 0  # 1 while a row is in neither
-        self._outcomes: list[tuple[OutcomeRow, Future[Appended]]] = []
-        self._lock = threading.Lock()  # guards outcomes, dropped, closed
+        self._outcomes: list[tuple[Sequence[OutcomeRow], Future[Sequence[Appended | Exception]]]] = []
+        self._reports = 0  # in them
+        self._lock = threading.Lock()  # guards outcomes, reports, dropped, closed
         self._wake = threading.Event()
         self._dropped = 0
         self._closed = False
@@ -91,18 +92,36 @@ class BackgroundWriter:
             self._drop_oldest()
 
     def put_outcome(self, row: OutcomeRow) -> Future[Appended]:
-        """Take a report; the future is done when it is durable, or fails with what kept it from being stored.
+        """Take one report; the future is done when it is durable, or fails with what kept it from being stored."""
+        single: Future[Appended] = Future()
+        single.set_running_or_notify_cancel()
 
-        Reports of all callers that wait together are made durable together. Cancelling has no effect.
+        def tell(written: Future[Sequence[Appended | Exception]]) -> None:
+            (result,) = written.result()
+            if isinstance(result, Exception):
+                single.set_exception(result)
+            else:
+                single.set_result(result)
+
+        self.put_outcomes([row]).add_done_callback(tell)
+        return single
+
+    def put_outcomes(self, rows: Sequence[OutcomeRow]) -> Future[Sequence[Appended | Exception]]:
+        """Take reports; the future says what became of each, in order, once those that were stored are durable.
+
+        Reports of all callers that wait together are made durable together. Cancelling has no effect, and the future
+        never fails: what kept a report from being stored stands in its place.
         """
-        future: Future[Appended] = Future()
+        future: Future[Sequence[Appended | Exception]] = Future()
         future.set_running_or_notify_cancel()
         with self._lock:
-            refused = self._closed or len(self._outcomes) >= self._max_outcomes
+            refused = self._closed or self._reports + len(rows) > self._max_outcomes
             if not refused:
-                self._outcomes.append((row, future))
+                self._outcomes.append((rows, future))
+                self._reports += len(rows)
         if refused:
-            future.set_exception(StoreUnavailableError("outcomes arrive faster than they can be stored; try again"))
+            error = StoreUnavailableError("outcomes arrive faster than they can be stored; try again")
+            future.set_result([error] * len(rows))
         else:
             self._wake.set()
         return future
@@ -153,24 +172,29 @@ class BackgroundWriter:
     def _write_outcomes(self) -> None:
         with self._lock:
             taken, self._outcomes = self._outcomes, []
+            self._reports = 0
         if not taken:
             return
+        rows = [row for lot, _ in taken for row in lot]
+        results: Sequence[Appended | Exception]
         try:
-            results = self._store.append_outcomes([row for row, _ in taken])
+            results = self._store.append_outcomes(rows)
         except RouterError as error:
             self._report(error)
-            for _, future in taken:
-                future.set_exception(error)
+            results = [error] * len(rows)
         except Exception:  # noqa: BLE001 - whatever one report is, it must not stand in the way of the others
-            for row, future in taken:
-                try:
-                    future.set_result(self._store.append_outcomes([row])[0])
-                except Exception as error:  # noqa: BLE001 - its reporter is told, whatever it is
-                    self._report(error)
-                    future.set_exception(error)
-        else:
-            for (_, future), result in zip(taken, results, strict=True):
-                future.set_result(result)
+            results = [self._write_outcome(row) for row in rows]
+        start = 0
+        for lot, future in taken:
+            future.set_result(results[start : start + len(lot)])
+            start += len(lot)
+
+    def _write_outcome(self, row: OutcomeRow) -> Appended | Exception:
+        try:
+            return self._store.append_outcomes([row])[0]
+        except Exception as error:  # noqa: BLE001 - its reporter is told, whatever it is
+            self._report(error)
+            return error
 
     def _write_decisions(self) -> bool:
         """Write one bulk; False when the store did not take it, and it waits on."""

@@ -21,6 +21,11 @@ def report(**fields: Any) -> FeedbackRequest:
     return FeedbackRequest.model_validate_json(json.dumps({"decision_id": "d"} | fields))
 
 
+def told(said: FeedbackRequest, by: str, at: float) -> OutcomeRecord:
+    """A report as those see it who read its row."""
+    return OutcomeRecord.decode(outcome_row(said, Reporter(by, at)).payload)
+
+
 @given(
     success=st.booleans(),
     quality=st.none() | st.floats(0.0, 1.0),
@@ -30,7 +35,7 @@ def report(**fields: Any) -> FeedbackRequest:
     final=st.booleans(),
 )
 def test_what_was_said_comes_back_from_the_bytes(**said: Any) -> None:
-    record = OutcomeRecord.of(report(**said), "team", 12.5)
+    record = told(report(**said), "team", 12.5)
     assert OutcomeRecord.decode(record.encode()) == record
     assert (record.reporter, record.received_at) == ("team", 12.5)
     assert all(getattr(record, name) == value for name, value in said.items())
@@ -56,7 +61,7 @@ def test_foreign_bytes_are_refused_by_name(payload: bytes) -> None:
     ],
 )
 def test_errors_tell_of_availability_and_the_rest_of_quality(said: dict[str, Any], score: float | None) -> None:
-    assert OutcomeRecord.of(report(**said), "team", 0.0).score == score
+    assert told(report(**said), "team", 0.0).score == score
 
 
 def test_a_row_names_the_model_the_time_and_the_reporter() -> None:
