@@ -92,6 +92,11 @@ class ModelTable:
         return {ref: column for column, ref in enumerate(self.refs)}
 
     @cached_property
+    def least_limit(self) -> int:
+        """The lowest of all context windows and bounds of an answer: what needs no more tokens fits every model."""
+        return min([*self.context_window.tolist(), *self.max_output.tolist()], default=0)
+
+    @cached_property
     def deployments(self) -> tuple[NDArray[np.int64], ...]:
         """Columns of the deployments of each model that has several; empty where none has."""
         places: dict[str, list[int]] = {}

@@ -153,8 +153,10 @@ def apply_gates(
         codes[:, ~table.available] = _CODE["unavailable"]
     if min(budgets, default=np.inf) < np.inf:
         codes[cost > budget[:, None]] = _CODE["budget"]
-    codes[output_tokens[:, None] > table.max_output] = _CODE["max_output"]
-    codes[(input_tokens + output_tokens)[:, None] > table.context_window] = _CODE["context_window"]
+    needed = input_tokens + output_tokens
+    if np.maximum.reduce(needed, initial=0) > table.least_limit:
+        codes[output_tokens[:, None] > table.max_output] = _CODE["max_output"]
+        codes[needed[:, None] > table.context_window] = _CODE["context_window"]
     for row, request in enumerate(requests):
         requires = request.request.requires
         if requires.tools or requires.vision or requires.json_mode or requires.regions:
