@@ -180,6 +180,7 @@ class Deliberation:
         exclusions: (B, M) uint8: 0 for a candidate, else 1 + the index into `gates.REASONS`.
         input_tokens: (B,) tokens of prompt and files.
         output_tokens: (B,) expected tokens of the answer.
+        usd: (B, M) expected cost of one attempt as answers tell it, without what was learned of it.
         budget_usd: (B,) left to spend; infinite where there is no budget.
         last: (B,) column that the request's session used last, -1 where there is none.
         stays: (B,) whether the session keeps that one although another has the higher utility.
@@ -196,12 +197,14 @@ class Deliberation:
         high: (B, M) upper end.
         collapsed: (B, M) utility as the collapse made it.
         order: (B, M) columns, best first, before exploration; candidates before the others.
+        first: (N, B) column that each strategy put first; meaningless where it does not vote.
     """
 
     preferences: Sequence[Preferences]
     exclusions: NDArray[np.uint8]
     input_tokens: IntArray
     output_tokens: IntArray
+    usd: NDArray[np.float64]
     budget_usd: NDArray[np.float64]
     last: IntArray
     stays: BoolArray
@@ -218,6 +221,7 @@ class Deliberation:
     high: FloatArray
     collapsed: FloatArray
     order: IntArray
+    first: IntArray
 
 
 @dataclass(frozen=True, slots=True)

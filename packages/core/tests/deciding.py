@@ -12,7 +12,7 @@ from builders import engine
 from monkey_coder.models import RouteRequest
 from monkey_coder.ports import DecisionEvent, RouteBatch, Scores
 from monkey_coder.quantum.decision_log import records_of
-from monkey_coder.quantum.decision_record import DecisionRecord, decode, encode
+from monkey_coder.quantum.decision_record import DecisionRecord
 from monkey_coder.quantum.explain import explain
 from monkey_coder.quantum.explanation import Explanation
 from monkey_coder.quantum.replay import Replay
@@ -39,7 +39,7 @@ def recorded(
     with engine(*strategies, listeners=[recorder], **options) as manager:
         manager.decide(requests)
         snapshot = manager.snapshot()
-    return [decode(encode(record)) for record in records_of(recorder.events, MADE_AT)], snapshot
+    return records_of(recorder.events, MADE_AT), snapshot
 
 
 def explained(request: RouteRequest, *strategies: Any, instead: str | None = None, **options: Any) -> Explanation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from monkey_coder.quantum.exploration import Served
 from monkey_coder.quantum.preparation import Prepared
 from monkey_coder.quantum.snapshot import EngineSnapshot
 from monkey_coder.quantum.thread_manager import ThreadOutcome
+from monkey_coder.quantum.told_models import confidences, figures, option, thread_result
 
 Answer = dict[str, Any]
 """A decision as the fields of `monkey_coder.models.RoutingDecision`."""
@@ -83,10 +84,12 @@ def write_answers(
         One answer per row, without `execution_time_ms`.
     """
     ranking, served, ballots = decided.ranking, decided.served, decided.ballots
-    providers, names, refs = snapshot.table.providers, snapshot.model_names, snapshot.table.refs
+    refs = snapshot.table.refs
     order = _chain(decided, snapshot.max_alternatives)
     chains: list[list[int]] = order.tolist()
-    numbers = _numbers(prepared, decided, order)
+    batch, estimates = prepared.batch, decided.estimates
+    expectations = (estimates.success, estimates.low, estimates.high, batch.latency_s, ranking.utility)
+    told = figures(np.array(expectations, dtype=np.float32), prepared.gated.cost_usd, order)
     counts: list[int] = np.sum(prepared.batch.candidates, axis=1).tolist()
     winners: list[int] = ranking.order[:, 0].tolist()
     runners_up: list[int] = ranking.order[:, :2][:, -1].tolist()
@@ -107,23 +110,7 @@ def write_answers(
     for row, (decider, support, voters, reaching, stays, confidence, explored, propensity) in enumerate(tallies):
         request, analysis = prepared.requests[row], prepared.analyses[row]
         options = request.quantum_config
-        chosen, *alternatives = [
-            {
-                "provider": providers[column],
-                "model": names[column],
-                "score": score,
-                "expected": {
-                    "success": success,
-                    "success_low": low,
-                    "success_high": high,
-                    "cost_usd": cost,
-                    "latency_ms": latency,
-                },
-            }
-            for column, (success, low, high, cost, latency, score) in zip(
-                chains[row][: counts[row]], numbers[row], strict=False
-            )
-        ]
+        chosen, *alternatives = map(option, [refs[column] for column in chains[row][: counts[row]]], told[row])
         answers.append(
             {
                 "decision_id": ids[row][0],
@@ -175,32 +162,19 @@ def _thread_results(
     about = [(outcome.strategy, outcome.status, _milliseconds(outcome)) for outcome in outcomes]
     firsts: list[list[int]] = ranking.first.T.tolist()
     voting: list[list[bool]] = ballots.voting.T.tolist()
-    confidences = _rounded(ballots.confidence.T, 4)
     return [
         [
-            {
-                "strategy": strategy,
-                "status": status,
-                "model": refs[first] if votes else None,
-                "confidence": confidence if votes else None,
-                "execution_time_ms": time_ms,
-            }
+            thread_result(strategy, status, time_ms, refs[first] if votes else None, confidence if votes else None)
             for (strategy, status, time_ms), first, votes, confidence in zip(about, *row, strict=True)
         ]
-        for row in zip(firsts, voting, confidences, strict=True)
+        for row in zip(firsts, voting, confidences(ballots.confidence.T), strict=True)
     ]
 
 
 def silent_results(requested: Sequence[str] | None, outcomes: Sequence[ThreadOutcome]) -> list[dict[str, Any]]:
     """What the strategies did that a request asked, when none of them gave it an opinion."""
     return [
-        {
-            "strategy": outcome.strategy,
-            "status": outcome.status,
-            "model": None,
-            "confidence": None,
-            "execution_time_ms": _milliseconds(outcome),
-        }
+        thread_result(outcome.strategy, outcome.status, _milliseconds(outcome), None, None)
         for outcome in outcomes
         if was_asked(requested, outcome.strategy)
     ]
@@ -273,29 +247,6 @@ def _chain(decided: Decided, length: int) -> NDArray[np.int64]:
         keyed = np.where(order == decided.served.column[:, None], -1, np.arange(order.shape[1]))
         order = order[np.arange(len(order))[:, None], np.argsort(keyed, axis=1, kind="stable")]
     return order[:, : length + 1]
-
-
-_SCALES: Final = np.array([1e4, 1e4, 1e4, 1e8, 1e1, 1e4])
-"""One over the last place told of success, low, high, USD, milliseconds and utility."""
-
-
-def _numbers(prepared: Prepared, decided: Decided, order: NDArray[np.int64]) -> list[list[list[float]]]:
-    """Success, low, high, USD, milliseconds and utility of the first models of each chain."""
-    batch, estimates = prepared.batch, decided.estimates
-    stacked = np.empty((*batch.candidates.shape, len(_SCALES)), dtype=np.float64)
-    stacked[..., 0] = estimates.success
-    stacked[..., 1] = estimates.low
-    stacked[..., 2] = estimates.high
-    stacked[..., 3] = prepared.gated.cost_usd
-    stacked[..., 4] = batch.latency_s
-    stacked[..., 4] *= 1e3
-    stacked[..., 5] = decided.ranking.utility
-    told = stacked[np.arange(len(order))[:, None], order]
-    told *= _SCALES
-    np.rint(told, out=told)
-    told /= _SCALES
-    numbers: list[list[list[float]]] = told.tolist()
-    return numbers
 
 
 def _rounded(values: FloatArray, digits: int) -> list[Any]:

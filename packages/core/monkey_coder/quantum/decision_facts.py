@@ -8,8 +8,9 @@ from typing import Any, Self
 
 from monkey_coder.models import TASK_TYPES, TaskType
 from monkey_coder.ports import DecisionEvent
-from monkey_coder.quantum.decision_record import SCALARS, decode, open_record
+from monkey_coder.quantum.decision_record import decode
 from monkey_coder.quantum.outlook import Forecast, Outlook
+from monkey_coder.quantum.record_bytes import open_record
 from monkey_coder.quantum.state_encoder import ENCODING_VERSION
 
 
@@ -35,10 +36,11 @@ class DecisionFacts:
     def of_event(cls, event: DecisionEvent) -> Self | None:
         """From a decision of this process; None where its task type is not known."""
         if event.reuse is not None:
-            return cls._of(event.reuse.task, event.answer, event.reuse.origin, None)
+            return cls._of(event.reuse.task, event.answer, _opinions(event.answer), event.reuse.origin, None)
         if event.batch is None:
             return None
-        return cls._of(TASK_TYPES[event.batch.task[event.row]], event.answer, None, Outlook.of_event(event))
+        task = TASK_TYPES[event.batch.task[event.row]]
+        return cls._of(task, event.answer, _opinions(event.answer), None, Outlook.of_event(event))
 
     @classmethod
     def of_payload(cls, payload: bytes) -> Self:
@@ -47,20 +49,31 @@ class DecisionFacts:
         Raises:
             StoreFormatError: The bytes are damaged, foreign, or of another version; the message says which.
         """
-        header, numbers, _ = open_record(payload)
-        outlook = None
-        if header["refs"] and header["encoding_version"] == ENCODING_VERSION:
+        opened = open_record(payload)
+        common, own, outlook = opened.common, opened.own, None
+        if common.refs and common.encoding_version == ENCODING_VERSION:
             outlook = Outlook(
-                state=numbers[len(SCALARS) : len(SCALARS) + header["state"]],
-                dimensions=header["dimensions"],
-                input_tokens=header["input_tokens"],
-                output_tokens=header["output_tokens"],
+                state=opened.numbers[common.layout.numbers["state"]],
+                dimensions=common.dimensions,
+                input_tokens=own["input_tokens"],
+                output_tokens=own["output_tokens"],
                 forecast=lambda: Forecast.of_record(decode(payload)),
             )
-        return cls._of(header["task"], header["answer"], header.get("same_as"), outlook)
+        answer = opened.answer
+        return cls._of(own["task"], answer, opened.choices or _opinions(answer), own["same_as"], outlook)
 
     @classmethod
-    def _of(cls, task: TaskType, answer: Mapping[str, Any], same_as: str | None, outlook: Outlook | None) -> Self:
-        opinions = {thread["strategy"]: thread["model"] for thread in answer["thread_results"]}
+    def _of(
+        cls,
+        task: TaskType,
+        answer: Mapping[str, Any],
+        opinions: Mapping[str, str | None],
+        same_as: str | None,
+        outlook: Outlook | None,
+    ) -> Self:
         ref = f"{answer['provider']}/{answer['model']}"
         return cls(task, ref, opinions, same_as or answer["decision_id"], outlook)
+
+
+def _opinions(answer: Mapping[str, Any]) -> dict[str, str | None]:
+    return {thread["strategy"]: thread["model"] for thread in answer["thread_results"]}

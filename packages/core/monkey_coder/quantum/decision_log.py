@@ -5,22 +5,19 @@ On the request path a decision costs one entry in a queue. Its bytes are made in
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from monkey_coder.errors import StoreFormatError, UnknownDecisionError
-from monkey_coder.models import TASK_TYPES, Preferences, TaskType
-from monkey_coder.ports import DecisionEvent, Deliberation, FloatArray, RouteBatch
-from monkey_coder.quantum.decision_record import MARKS, PER_MODEL, SCALARS, DecisionRecord, Layout, decode, encode
+from monkey_coder.ports import DecisionEvent, FloatArray
+from monkey_coder.quantum.decision_record import DecisionRecord, decode
 from monkey_coder.quantum.explanation import Precedent
 from monkey_coder.quantum.identifiers import SignedIds
+from monkey_coder.quantum.record_writing import payloads_of
 from monkey_coder.quantum.state_encoder import ENCODING_VERSION
 from monkey_coder.storage.port import DecisionLog as StoredDecisions
 from monkey_coder.storage.port import DecisionRow
@@ -55,38 +52,28 @@ class DecisionLog:
 
 
 class _Rows:
-    """The rows of one batch; the records of all are made when the first is asked for. For one thread at a time."""
+    """The rows of one batch; the bytes of all are made when the first is asked for. For one thread at a time."""
 
-    __slots__ = ("_events", "_made_at", "_records")
+    __slots__ = ("_events", "_made_at", "_payloads")
 
     def __init__(self, events: Sequence[DecisionEvent], made_at: float) -> None:
         self._events, self._made_at = events, made_at
-        self._records: list[DecisionRecord] = []
+        self._payloads: list[bytes] = []
 
     def row(self, place: int) -> DecisionRow:
-        if not self._records:
-            self._records = records_of(self._events, self._made_at)
-            self._events = ()
-        record = self._records[place]
-        return DecisionRow(record.id, record.made_at, encode(record))
+        if not self._payloads:
+            self._payloads = payloads_of(self._events, self._made_at)
+        return DecisionRow(self._events[place].answer["decision_id"], self._made_at, self._payloads[place])
 
 
 def records_of(events: Sequence[DecisionEvent], made_at: float) -> list[DecisionRecord]:
-    """Turn the events of a batch into records, with one copy of the arrays for all of them.
+    """The decisions of a batch as the log will have them.
 
     Args:
         events: In any order.
         made_at: When they were decided, in seconds since 1970.
     """
-    records: list[DecisionRecord] = []
-    for _, together in groupby(events, key=lambda event: id(event.deliberation)):
-        same = list(together)
-        batch, told = same[0].batch, same[0].deliberation
-        if batch is None or told is None:
-            records += [_answer_alone(event, made_at) for event in same]
-        else:
-            records += _records(same, batch, told, made_at)
-    return records
+    return [decode(payload) for payload in payloads_of(events, made_at)]
 
 
 def find_decision(decision_id: str, ids: SignedIds, log: StoredDecisions, now_s: float) -> DecisionRecord:
@@ -154,34 +141,6 @@ def recent_precedents(log: StoredDecisions, embedding: FloatArray, most: int) ->
     ]
 
 
-def _answer_alone(event: DecisionEvent, made_at: float) -> DecisionRecord:
-    return DecisionRecord(
-        answer=event.answer,
-        made_at=made_at,
-        refs=(),
-        strategies=(),
-        preferences=Preferences(),
-        task=_task(event),
-        attempts_left=1 if event.batch is None else int(event.batch.attempts_left[event.row]),
-        input_tokens=0,
-        output_tokens=0,
-        budget_usd=math.inf,
-        last=-1,
-        stays=False,
-        dimensions=0,
-        encoding_version=ENCODING_VERSION,
-        numbers=np.zeros(Layout(0, 0, 0).numbers, dtype=np.float32),
-        marks=np.zeros(0, dtype=np.uint8),
-        same_as=None if event.reuse is None else event.reuse.origin,
-    )
-
-
-def _task(event: DecisionEvent) -> TaskType:
-    if event.reuse is not None:
-        return event.reuse.task
-    return "general" if event.batch is None else TASK_TYPES[event.batch.task[event.row]]
-
-
 def _repeated(record: DecisionRecord, log: StoredDecisions) -> DecisionRecord:
     """A decision from the cache with what the one was made from that it repeats, as long as that one is kept."""
     payload = None if record.same_as is None else log.decision(record.same_as)
@@ -191,84 +150,5 @@ def _repeated(record: DecisionRecord, log: StoredDecisions) -> DecisionRecord:
     if not original.refs:
         return record
     numbers = original.numbers.copy()
-    numbers[original.layout.of_models("distribution")] = np.arange(len(original.refs)) == original.winner  # for certain
+    numbers[original.layout.numbers["distribution"]] = np.arange(len(original.refs)) == original.winner  # for certain
     return replace(original, answer=record.answer, made_at=record.made_at, numbers=numbers, same_as=record.same_as)
-
-
-def _records(
-    events: Sequence[DecisionEvent], batch: RouteBatch, told: Deliberation, made_at: float
-) -> list[DecisionRecord]:
-    numbers, marks = _numbers(events, batch, told), _marks(batch, told)
-    tasks: list[int] = batch.task.tolist()
-    left: list[int] = batch.attempts_left.tolist()
-    tokens: list[tuple[int, int]] = list(zip(told.input_tokens.tolist(), told.output_tokens.tolist(), strict=True))
-    budgets: list[float] = told.budget_usd.tolist()
-    last: list[int] = told.last.tolist()
-    stays: list[bool] = told.stays.tolist()
-    return [
-        DecisionRecord(
-            answer=event.answer,
-            made_at=made_at,
-            refs=batch.table.refs,
-            strategies=told.strategies,
-            preferences=told.preferences[row],
-            task=TASK_TYPES[tasks[row]],
-            attempts_left=left[row],
-            input_tokens=tokens[row][0],
-            output_tokens=tokens[row][1],
-            budget_usd=budgets[row],
-            last=last[row],
-            stays=stays[row],
-            dimensions=batch.embedding.shape[1],
-            encoding_version=ENCODING_VERSION,
-            numbers=numbers[row],
-            marks=marks[row],
-        )
-        for event in events
-        for row in [event.row]
-    ]
-
-
-def _numbers(events: Sequence[DecisionEvent], batch: RouteBatch, told: Deliberation) -> FloatArray:
-    """(B, Layout.numbers)."""
-    rows, models = batch.candidates.shape
-    distribution = np.zeros((rows, models), dtype=np.float32)
-    for event in events:
-        distribution[event.row] = event.distribution
-    none = np.full((rows, models), np.nan, dtype=np.float32)
-    per_model: dict[str, NDArray[np.generic]] = {
-        "prior": batch.success,
-        "evidence": batch.evidence,
-        "cost_usd": batch.cost_usd,
-        "latency_s": batch.latency_s,
-        "bonus": told.bonus,
-        "distribution": distribution,
-        "success": told.success,
-        "low": told.low,
-        "high": told.high,
-        "collapsed": told.collapsed,
-        "order": told.order,
-    }
-    scalars: tuple[FloatArray, ...] = tuple(getattr(batch, name)[:, None] for name in SCALARS)
-    parts: list[NDArray[np.generic]] = [
-        *scalars,
-        batch.state,
-        *(per_model[name] for name in PER_MODEL),
-        told.confidence.T,
-        told.reliability.T,
-        np.broadcast_to(told.arrival, told.voting.T.shape),
-        *told.utility,
-        *(none if chances is None else chances for chances in told.chances),
-    ]
-    numbers: FloatArray = np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
-    return numbers
-
-
-def _marks(batch: RouteBatch, told: Deliberation) -> NDArray[np.uint8]:
-    """(B, Layout.marks)."""
-    per_model = {
-        "exclusions": told.exclusions,
-        "attempts": batch.attempts.view(np.uint8),
-        "available": np.broadcast_to(batch.table.available, batch.candidates.shape).view(np.uint8),
-    }
-    return np.concatenate([*(per_model[name] for name in MARKS), told.voting.T.view(np.uint8)], axis=1)

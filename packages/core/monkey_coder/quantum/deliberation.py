@@ -34,6 +34,7 @@ def deliberation(
         exclusions=gated.codes,
         input_tokens=gated.input_tokens,
         output_tokens=gated.output_tokens,
+        usd=gated.cost_usd,
         budget_usd=gated.budget_usd,
         last=last,
         stays=decided.stays,
@@ -50,6 +51,7 @@ def deliberation(
         high=decided.estimates.high,
         collapsed=ranking.utility,
         order=ranking.order,
+        first=ranking.first,
     )
 
 

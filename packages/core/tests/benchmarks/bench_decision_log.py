@@ -16,9 +16,10 @@ from deciding import Recorder
 
 from monkey_coder.catalog.catalog import load_catalog
 from monkey_coder.quantum.decision_log import DecisionLog, records_of
-from monkey_coder.quantum.decision_record import decode, encode
+from monkey_coder.quantum.decision_record import decode
 from monkey_coder.quantum.embedding import StaticEmbedder
 from monkey_coder.quantum.explain import explain
+from monkey_coder.quantum.record_writing import payloads_of
 from monkey_coder.quantum.replay import Replay
 
 BATCH = 64
@@ -41,13 +42,13 @@ def main() -> None:
         snapshot = manager.snapshot()
     events = recorder.events
     records = records_of(events, 0.0)
-    payload = encode(records[0])
+    payload = payloads_of(events, 0.0)[0]
     queue: list[Any] = []
     log = DecisionLog(queue.append, time.time)
     explained = partial(explain, records[0], Replay(records[0], snapshot), table.refs[3])
     rows = [
         ("on the request path", best_s(lambda: log.on_decided(events)) / BATCH),
-        ("to bytes, in the writer's thread", best_s(lambda: [encode(r) for r in records_of(events, 0.0)]) / BATCH),
+        ("to bytes, in the writer's thread", best_s(lambda: payloads_of(events, 0.0)) / BATCH),
         ("from bytes", best_s(lambda: decode(payload))),
         ("to explain, flip points included", best_s(explained, 20)),
     ]

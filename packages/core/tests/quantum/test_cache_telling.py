@@ -11,8 +11,9 @@ from caching import House, house
 from deciding import Recorder
 
 from monkey_coder.quantum.cache_telling import MOST_AT_ONCE, HitTeller
-from monkey_coder.quantum.decision_log import find_decision, records_of
-from monkey_coder.quantum.decision_record import decode, encode
+from monkey_coder.quantum.decision_log import find_decision
+from monkey_coder.quantum.decision_record import decode
+from monkey_coder.quantum.record_writing import payloads_of
 
 SURE = Fixed("sure", [0.2, 0.8, 0.3])
 
@@ -54,7 +55,7 @@ def test_the_log_row_of_a_hit_refers_to_the_decision_and_is_read_with_what_that_
         teller, _ = teller_of(home, recorder)
         first, hit = home.one(ask()), home.one(ask())
         teller.tell()
-        payloads = {record.id: encode(record) for record in records_of(recorder.events, time.time())}
+        payloads = {decode(payload).id: payload for payload in payloads_of(recorder.events, time.time())}
 
         class Log:
             def decision(self, decision_id: str) -> bytes | None:

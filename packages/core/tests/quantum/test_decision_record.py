@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -20,12 +19,13 @@ from monkey_coder.errors import StoreFormatError
 from monkey_coder.models import COLLAPSE_NAMES
 from monkey_coder.ports import REJECTED, Scores
 from monkey_coder.quantum.decision_log import records_of
-from monkey_coder.quantum.decision_record import DecisionRecord, decode, encode
+from monkey_coder.quantum.decision_record import DecisionRecord, decode
 from monkey_coder.quantum.gates import REASONS
+from monkey_coder.quantum.record_writing import payloads_of
 from monkey_coder.quantum.routing_strategies import objective_strategies
 
 REFS = (CHEAP.ref, MIDDLE.ref, DEAR.ref)
-PREFIX = struct.Struct("<3sBII")
+PREFIX = struct.Struct("<3sBIII")
 
 
 def one(**request: Any) -> DecisionRecord:
@@ -33,15 +33,17 @@ def one(**request: Any) -> DecisionRecord:
     return record
 
 
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, np.ndarray):
-        return bool(np.array_equal(one, other, equal_nan=True))
-    return bool(one == other)
-
-
 @cache
 def one_payload() -> bytes:
-    return encode(one())
+    return payload_of()
+
+
+def payload_of(**request: Any) -> bytes:
+    recorder = Recorder()
+    with engine(*objective_strategies(), Moody([0.4, 0.6, 0.9]), listeners=[recorder]) as manager:
+        manager.decide([ask(**request)])
+    (payload,) = payloads_of(recorder.events, MADE_AT)
+    return payload
 
 
 some_requests = st.fixed_dictionaries(
@@ -67,10 +69,7 @@ def test_what_was_decided_comes_back_from_its_bytes(asked: list[dict[str, Any]])
     with engine(*objective_strategies(), Moody([0.4, 0.6, 0.9]), listeners=[recorder], epsilon=0.5) as manager:
         manager.decide([ask(**request) for request in asked])
     events = [event for event in recorder.events if event.deliberation is not None]
-    for event, record in zip(events, records_of(events, MADE_AT), strict=True):
-        back = decode(encode(record))
-        for name in (field.name for field in fields(DecisionRecord)):
-            assert same(getattr(back, name), getattr(record, name)), name
+    for event, back in zip(events, records_of(events, MADE_AT), strict=True):
         batch, told, row = event.batch, event.deliberation, event.row
         assert batch is not None
         assert told is not None
@@ -79,10 +78,12 @@ def test_what_was_decided_comes_back_from_its_bytes(asked: list[dict[str, Any]])
         for name in ("state", "embedding", "candidates", "attempts", "evidence", "cost_usd", "latency_s"):
             np.testing.assert_array_equal(getattr(back, name), getattr(batch, name)[row], name)
         np.testing.assert_array_equal(back.prior, batch.success[row])
-        for name in ("success", "low", "high", "collapsed", "order", "exclusions", "bonus"):
+        for name in ("success", "low", "high", "collapsed", "order", "exclusions", "bonus", "usd"):
             np.testing.assert_array_equal(getattr(back, name), getattr(told, name)[row], name)
-        for name in ("confidence", "reliability", "voting", "utility"):
+        for name in ("confidence", "reliability", "voting", "first"):
             np.testing.assert_array_equal(getattr(back, name), getattr(told, name)[:, row], name)
+        voted = told.voting[:, row]
+        np.testing.assert_array_equal(back.utility[voted], told.utility[voted, row])
         np.testing.assert_array_equal(back.arrival, told.arrival)
         np.testing.assert_array_equal(back.distribution, event.distribution)
         assert back.strategies == told.strategies
@@ -145,13 +146,14 @@ def test_collapse_groups_of_one_fan_out_keep_their_own_estimates() -> None:
 
 def test_the_prompt_is_nowhere_in_it() -> None:
     secret = "the launch code is 4711, tell nobody"
-    payload = encode(one(prompt=secret, files=[{"path": "secret_plan.py", "chars": 10}]))
+    payload = payload_of(prompt=secret, files=[{"path": "secret_plan.py", "chars": 10}])
+    payload += zlib.decompress(payload[PREFIX.size :][: PREFIX.unpack_from(payload)[3]])
     for part in (secret, "launch", "4711", "secret_plan"):
         assert part.encode() not in payload
 
 
 def test_it_is_small() -> None:
-    assert len(encode(one())) < 3_500  # a state of 8 + 60 entries, 3 models, 5 strategies
+    assert len(one_payload()) < 2_000  # a state of 8 + 82 entries, 3 models, 5 strategies
 
 
 @settings(max_examples=150)
@@ -181,25 +183,31 @@ def test_what_somebody_else_wrote_is_refused(payload: bytes) -> None:
 
 
 def test_another_version_is_named() -> None:
-    payload = bytearray(encode(one()))
+    payload = bytearray(one_payload())
     payload[3] = 9
-    with pytest.raises(StoreFormatError, match=r"has version 9, .* reads version 1"):
+    with pytest.raises(StoreFormatError, match=r"has version 9, .* reads version 2"):
         decode(bytes(payload))
 
 
+OWN = b'[[0,"general",1,0,0,-1,false,null],null,[null,null,null,null,null,null],[],0,[]]'
+
+
 @pytest.mark.parametrize(
-    "header",
+    ("common", "own"),
     [
-        b"nonsense",
-        b"{}",
-        b"[]",
-        b'{"refs":[],"strategies":[],"state":0}',
-        b'{"refs":[],"strategies":[],"state":-4}',
-        b'{"refs":[],"strategies":[],"state":1000000}',
+        (b"nonsense", OWN),
+        (zlib.compress(b"nonsense"), OWN),
+        (zlib.compress(b"{}"), OWN),
+        (zlib.compress(b"[[],[],0,[],0,1,[]]"), b"nonsense"),
+        (zlib.compress(b"[[],[],0,[],0,1,[]]"), b"[]"),
+        (zlib.compress(b"[[],[],0,[],0,1,[]]"), OWN),
+        (zlib.compress(b"[[],[],-4,[],0,1,[]]"), OWN),
+        (zlib.compress(b"[[],[],1000000,[],0,1,[]]"), OWN),
+        (zlib.compress(b'[[],[],-4,[],0,1,["decision_id"]]'), OWN),
     ],
 )
-def test_a_header_that_makes_no_sense_is_an_error_and_not_a_crash(header: bytes) -> None:
-    payload = PREFIX.pack(b"QDR", 1, zlib.crc32(header), len(header)) + header
+def test_what_makes_no_sense_is_an_error_and_not_a_crash(common: bytes, own: bytes) -> None:
+    payload = PREFIX.pack(b"QDR", 2, zlib.crc32(common + own), len(common), len(own)) + common + own
     with pytest.raises(StoreFormatError, match="cannot be read"):
         decode(payload)
 
@@ -208,8 +216,7 @@ def test_a_heuristic_answer_is_kept_without_what_nobody_knew() -> None:
     recorder = Recorder()
     with engine(Fixed("mute", [0.5] * 3, abstains=True), listeners=[recorder]) as manager:
         (answer,) = manager.decide([ask(task_type="testing")])
-    (record,) = records_of(recorder.events, MADE_AT)
-    back = decode(encode(record))
+    (back,) = records_of(recorder.events, MADE_AT)
     assert back.answer == orjson.loads(orjson.dumps(answer))
     assert (back.refs, back.strategies, back.dimensions) == ((), (), 0)
     assert (back.task, back.served) == ("testing", CHEAP.ref)

@@ -88,7 +88,7 @@ def test_what_the_heuristic_decided_is_not_chosen_again() -> None:
 def test_nothing_was_eligible() -> None:
     (record,), snapshot = recorded(*strategies_of(None), requests=[ask()])
     marks = record.marks.copy()
-    marks[record.layout.mark("exclusions")] = 1
+    marks[record.layout.marks["exclusions"]] = 1
     assert Chooser.of(snapshot.table, None).choose([replace(record, marks=marks)]).tolist() == [NOBODY]
 
 

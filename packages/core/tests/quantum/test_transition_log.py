@@ -9,12 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import ask, engine
+from deciding import MADE_AT, Recorder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reporting import changed, decisions, lookup, report, stream
 
 from monkey_coder.errors import StoreFormatError, StoreUnavailableError
-from monkey_coder.quantum.decision_record import DecisionRecord, decode, encode
+from monkey_coder.quantum.decision_record import DecisionRecord, decode
+from monkey_coder.quantum.record_layout import Layout
+from monkey_coder.quantum.record_writing import payloads_of
+from monkey_coder.quantum.routing_strategies import objective_strategies
 from monkey_coder.quantum.transition_log import TransitionLog, TransitionOptions
 from monkey_coder.storage.port import DecisionRow, OutcomeRow, StreamedOutcome
 from monkey_coder.storage.sqlite_store import SqliteStore
@@ -191,7 +196,8 @@ def test_if_the_store_fails_nothing_of_the_rows_is_taken() -> None:
 def test_damaged_and_foreign_rows_cost_only_themselves() -> None:
     good, damaged, foreign, heuristic = decisions(4)
     foreign = replace(foreign, encoding_version=1)
-    heuristic = replace(heuristic, refs=(), strategies=(), numbers=np.zeros(4, np.float32), marks=np.zeros(0, np.uint8))
+    nothing = {"layout": Layout(0, 0, 0), "numbers": np.zeros(4, np.float32), "marks": np.zeros(0, np.uint8)}
+    heuristic = replace(heuristic, refs=(), strategies=(), **nothing)
     known = lookup([good, foreign, heuristic])
 
     def read(decision_id: str) -> DecisionRecord | None:
@@ -262,10 +268,16 @@ def test_senseless_bounds_are_refused(knob: str) -> None:
 
 
 def test_a_log_comes_back_from_a_real_store(tmp_path: Path) -> None:
-    known = decisions(5)
+    recorder = Recorder()
+    with engine(*objective_strategies(), listeners=[recorder], epsilon=0.3) as manager:
+        manager.decide([ask(f"Fix test number {place}") for place in range(5)])
+    payloads = [payloads_of([each], MADE_AT + place)[0] for place, each in enumerate(recorder.events)]
+    known = [decode(payload) for payload in payloads]
     store = SqliteStore(tmp_path / "store.db", lambda: NOW)
     try:
-        store.append_decisions([DecisionRow(record.id, record.made_at, encode(record)) for record in known])
+        store.append_decisions(
+            [DecisionRow(each.id, each.made_at, payload) for each, payload in zip(known, payloads, strict=True)]
+        )
         store.append_outcomes([report(record, at=1.0, success=False) for record in known])
         store.append_outcomes([report(known[1], at=2.0), report(known[1], at=1.5, success=False)])
 
