@@ -18,8 +18,8 @@ _LOG = logging.getLogger(__name__)
 
 _BULK: Final = 2_000
 """Decisions a step; a longer one would keep outcomes waiting."""
-_LOT: Final = 4
-"""Rows made between two breaths."""
+_STRETCH_S: Final = 1e-4
+"""For how long rows are made between two breaths; a breath costs as much as two rows."""
 _BREATH_S: Final = 1e-4
 """Long enough for whoever waits for the interpreter to get it: rows are made in Python, and requests must not queue
 behind a thousand of them."""
@@ -221,13 +221,15 @@ class BackgroundWriter:
 
     def _take(self) -> None:
         """Move one bulk from the queue to the batch."""
+        rested = time.perf_counter()
         while self._queue and len(self._batch) < _BULK:
             self._making = 1
             with suppress(IndexError):  # `put` dropped it meanwhile
                 self._make(self._queue.popleft())
             self._making = 0
-            if len(self._batch) % _LOT == 0:
+            if time.perf_counter() - rested > _STRETCH_S:
                 time.sleep(_BREATH_S)
+                rested = time.perf_counter()
 
     def _make(self, pending: Pending) -> None:
         try:
