@@ -5,10 +5,10 @@ On the request path a decision costs one entry in a queue. Its bytes are made in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from monkey_coder.ports import DecisionEvent, FloatArray
 from monkey_coder.quantum.decision_record import DecisionRecord, decode
 from monkey_coder.quantum.explanation import Precedent
 from monkey_coder.quantum.identifiers import SignedIds
+from monkey_coder.quantum.record_bytes import OpenRecord, open_record
 from monkey_coder.quantum.record_writing import payloads_of
 from monkey_coder.quantum.state_encoder import ENCODING_VERSION
 from monkey_coder.storage.port import DecisionLog as StoredDecisions
@@ -118,27 +119,31 @@ def recent_precedents(log: StoredDecisions, embedding: FloatArray, most: int) ->
     Raises:
         StoreUnavailableError: The store does not answer.
     """
-    found: list[DecisionRecord] = []
+    found: list[OpenRecord] = []
     for row in log.recent_decisions(0.0, RECENT):
         try:
-            record = decode(row.payload)
+            record = open_record(row.payload)
         except StoreFormatError:
             continue  # of another version: no precedent, and no reason to fail
-        if record.encoding_version == ENCODING_VERSION and record.dimensions == len(embedding) > 0:
+        if record.common.encoding_version == ENCODING_VERSION and record.common.dimensions == len(embedding) > 0:
             found.append(record)
     if not found:
         return []
     similarity = np.stack([record.embedding for record in found]) @ embedding
     return [
-        Precedent(
-            decision_id=found[place].id,
-            similarity=round(float(np.clip(similarity[place], -1.0, 1.0)), 4),
-            model=found[place].served,
-            success=None,
-        )
+        _precedent(found[place].answer, float(similarity[place]))
         for place in np.argsort(-similarity, kind="stable")[:most].tolist()
         if similarity[place] >= LEAST_SIMILAR
     ]
+
+
+def _precedent(answer: Mapping[str, Any], similarity: float) -> Precedent:
+    return Precedent(
+        decision_id=answer["decision_id"],
+        similarity=round(min(max(similarity, -1.0), 1.0), 4),
+        model=f"{answer['provider']}/{answer['model']}",
+        success=None,
+    )
 
 
 def _repeated(record: DecisionRecord, log: StoredDecisions) -> DecisionRecord:

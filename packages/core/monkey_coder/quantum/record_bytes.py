@@ -104,6 +104,11 @@ class OpenRecord:
         return dict(zip(self.common.said, self.own["said"], strict=True))
 
     @property
+    def embedding(self) -> FloatArray:
+        """(D,) of the prompt; empty without arrays."""
+        return self.numbers[self.common.layout.numbers["state"]][: self.common.dimensions]
+
+    @property
     def choices(self) -> dict[str, str | None]:
         """What each strategy put first; None where it did not vote. Empty without arrays."""
         common, places = self.common, self.common.layout.marks

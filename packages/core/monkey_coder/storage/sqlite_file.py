@@ -58,7 +58,7 @@ class Layout:
 
 STORE: Final = Layout(APPLICATION_ID, SCHEMA_VERSION, _SCHEMA)
 _PAGE_BYTES: Final = 16_384
-"""Two decisions fit on a page: with SQLite's usual 4 KiB each spreads over two, and costs twice the time to write."""
+"""Four decisions fit on a page: with SQLite's usual 4 KiB each spreads over two, and costs twice the time to write."""
 _MAX_WAL_BYTES: Final = 64 * 1024 * 1024
 _BUSY_CODES: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _DAMAGED_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
