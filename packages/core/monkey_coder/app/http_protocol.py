@@ -9,6 +9,7 @@ to `Front`, which give the same answers.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -130,10 +131,20 @@ class Exchange:
 class RoutingProtocol(HttpToolsProtocol):
     """One connection."""
 
+    _engine: Engine | None = None
+    """Decides what goes the short way; None: nothing does."""
+    _limit_bytes = 0
     _exchange: Exchange | None = None
     """The last one that was begun."""
     _reading: Exchange | None = None
     """The one that the message belongs to that is coming in."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
+        """Begin; by now the engine runs."""
+        super().connection_made(transport)
+        front = self.app
+        if isinstance(front, Front) and not self.root_path and self.limit_concurrency is None:
+            self._engine, self._limit_bytes = front.engine, front.max_body_bytes
 
     def on_headers_complete(self) -> None:
         """Choose the way of a request."""
@@ -183,24 +194,22 @@ class RoutingProtocol(HttpToolsProtocol):
 
     def _short_way(self) -> Exchange | None:
         """The exchange of a request whose headers are complete; None for one that must go the long way."""
-        front = self.app
+        engine = self._engine
         if (
-            self.url != _TARGET
+            engine is None
+            or self.url != _TARGET
             or self.parser.get_method() != b"POST"
-            or not isinstance(front, Front)
             or not (self.cycle is None or self.cycle.response_complete)
             or self.expect_100_continue
             or self.parser.should_upgrade()
             or self.parser.get_http_version() != "1.1"
             or self.flow.write_paused
-            or self.root_path
-            or self.limit_concurrency is not None
         ):
             return None
         scope: dict[str, Any] = {"path": PATH, "method": "POST", "headers": self.headers}
         try:
-            caller = admit(scope, front.engine.keys.table)
+            caller = admit(scope, engine.keys.table)
         except RouterError:
             return None
         keep_alive = self.parser.should_keep_alive()
-        return Exchange(self, front.engine, caller, front.max_body_bytes, keep_alive=keep_alive)
+        return Exchange(self, engine, caller, self._limit_bytes, keep_alive=keep_alive)
