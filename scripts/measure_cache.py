@@ -29,6 +29,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
 from starlette.types import Message
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +57,8 @@ SURE = Fixed("sure", [0.2, 0.8, 0.3])
 WORDS = "fix the race in our cache when two workers write to one file and one of them dies before it closes"
 STEPS = 100
 """Operations of one run of the machine."""
+ROUNDS = 3
+"""Times that everything is asked until Redis has it: the cache keeps strangers out that it has not seen before."""
 
 
 class Everybody(Admission):
@@ -258,13 +261,13 @@ async def _at_rate(url: str, prompts: list[str], given: argparse.Namespace) -> d
 
         async def batch(chosen: list[str], *, note: bool) -> None:
             requests = [{"request": {"prompt": prompt}} for prompt in chosen]
-            answer = await client.post("/v1/quantum/route/batch", json={"requests": requests})
-            for each in answer.json()["results"]:
-                if note:
-                    told.setdefault(each["decision"]["cache"], []).append(each["decision"]["execution_time_ms"])
+            answer = await client.post("/v1/quantum/route/batch", content=orjson.dumps({"requests": requests}))
+            for each in orjson.loads(answer.content)["results"] if note else ():
+                told.setdefault(each["decision"]["cache"], []).append(each["decision"]["execution_time_ms"])
 
-        for start in range(0, len(prompts), 100):
-            await batch(prompts[start : start + 100], note=False)
+        for _ in range(ROUNDS):
+            for start in range(0, len(prompts), 100):
+                await batch(prompts[start : start + 100], note=False)
         began, waiting = time.monotonic(), []
         for turn in range(round(given.seconds * given.rate / given.together)):
             await asyncio.sleep(max(0.0, began + turn * given.together / given.rate - time.monotonic()))

@@ -1,11 +1,14 @@
 """What does the decision cache do on a realistic stream, and what does it cost in success?
 
-Usage: measure_cache_stream.py TABLE [--requests 20000] [--seeds 3] [--zipf 1.0] [--rate 500] [--weight 0.1] [--infer]
+Usage: measure_cache_stream.py TABLE [--requests 20000] [--seeds 3] [--zipf 1.0] [--rate 500] [--reported 0]
+                               [--weight 0.1] [--infer]
 
 A policy is trained on one half of the table (by SHA-256 of the prompt) and decides the other half through the real
 engine, in process, with the real cache in front and no Redis. Prompts are asked for by Zipf's law, in an order drawn
 for each seed; 60% as they are, 30% with a light edit and 10% with a dangerous one (`prompt_edits`, which knows nothing
 of how the cache compares). A clock that stands for --rate requests a second lets entries expire as in production.
+Of a share of the requests, --reported, the outcome is reported to the cache: lives grow shorter as more is learned,
+what failed is dropped, and what succeeded lives longer. (The engine itself does not learn here.)
 
 A request is *repeatable* when it is no dangerous edit and its prompt has been asked for before, edited lightly or not.
 A hit is *wrong* when the decision was made for another meaning: a prompt for its dangerous edit, that edit for its
@@ -43,10 +46,13 @@ from monkey_coder.evaluation.preparation import Plan, Prepared, describe_tasks, 
 from monkey_coder.evaluation.protocol import Tasks, TrainingView
 from monkey_coder.models import TASK_TYPES, ExecuteRequest, Preferences, QuantumOptions, RouteRequest, RoutingDecision
 from monkey_coder.quantum.cache_key import Keyring
+from monkey_coder.quantum.cache_lifetimes import LearningPace
+from monkey_coder.quantum.cache_manager import SUCCEEDED
 from monkey_coder.quantum.embedding import StaticEmbedder
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.prompt_similarity import PromptSimilarity
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
+from monkey_coder.quantum.routing_cache import RoutingCache
 from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.served_policy import ServedPolicy
 from monkey_coder.quantum.similarity_index import LikenessIndex
@@ -173,11 +179,13 @@ def play(
     sent: list[Sent],
     caller: Caller,
     manager: QuantumRoutingManager,
-    names: tuple[str, ...],
+    prepared: Prepared,
     rate: float,
+    reported: float,
 ) -> Told:
     """Send a stream through a fresh cache, and past it."""
-    now = [time.time()]
+    now, rng = [time.time()], np.random.default_rng(1)
+    pace = LearningPace(lambda: now[0])
     keyring = Keyring("measured", SECRET)
     cache = cache_before(
         manager,
@@ -186,9 +194,10 @@ def play(
         lambda: now[0],
         time.monotonic,
         np.random.default_rng(0),
+        lifetimes=pace.lifetimes,
         similar=LikenessIndex(PromptSimilarity(keyring.secret)),
     )
-    column = {name: place for place, name in enumerate(names)}
+    column = {name: place for place, name in enumerate(prepared.test.models)}
     told = Told()
     origins: dict[str, Sent] = {}
     plain: dict[tuple[int, str], int] = {}
@@ -204,12 +213,23 @@ def play(
                 origins[answer["decision_id"]] = each
         for each, answer in zip(part, given, strict=True):
             source = origins[made_for.get(answer["decision_id"], answer["decision_id"])]
-            _note(told, each, answer, column[answer["model"]], source)
+            chosen = column[answer["model"]]
+            _note(told, each, answer, chosen, source)
+            if rng.random() < reported:
+                origin = made_for.get(answer["decision_id"], answer["decision_id"])
+                _report(cache, pace, origin, answer, float(prepared.test.scores[each.row, chosen]))
         fresh = [each for each in part if (each.row, each.text) not in plain]
         for each, answer in zip(fresh, manager.decide([caller.request(e.row, e.text) for e in fresh]), strict=True):
             plain[each.row, each.text] = column[_fields(answer)["model"]]
         told.without.extend(plain[each.row, each.text] for each in part)
     return told
+
+
+def _report(cache: RoutingCache, pace: LearningPace, origin: str, answer: dict[str, Any], score: float) -> None:
+    """As `CacheManager.on_outcomes` does."""
+    pace.note(1)
+    change = cache.forget if score < SUCCEEDED else cache.confirm
+    change(origin, f"{answer['provider']}/{answer['model']}")
 
 
 def _note(told: Told, each: Sent, answer: dict[str, Any], column: int, source: Sent) -> None:
@@ -281,6 +301,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--zipf", type=float, default=1.0)
     parser.add_argument("--rate", type=float, default=500.0)
+    parser.add_argument("--reported", type=float, default=0.0, help="Share of the requests.")
     parser.add_argument("--weight", type=float, default=0.1)
     parser.add_argument("--infer", action="store_true", help="Leave the kind of task to the engine.")
     options = parser.parse_args()
@@ -291,14 +312,17 @@ def main() -> int:
     tasks = describe_tasks(prepared.test)
     embedder = StaticEmbedder.load()
     print(f"{options.table.name}: {len(tasks)} prompts, {len(prepared.test.models)} models, weight {options.weight}")
-    print(f"{options.requests} requests a seed, {options.rate:g} a second, Zipf {options.zipf:g}\n")
+    print(
+        f"{options.requests} requests a seed, {options.rate:g} a second, Zipf {options.zipf:g}, "
+        f"{options.reported:.0%} reported\n"
+    )
     told = []
     with managing(learned_snapshot(learning, embedder), embedder) as manager:
         caller = Caller(tasks, preferences, options.infer)
         for seed in range(options.seeds):
             rng = np.random.default_rng(seed)
             sent = list(stream(tasks.prompts, options.requests, options.zipf, rng))
-            told.append(play(sent, caller, manager, prepared.test.models, options.rate))
+            told.append(play(sent, caller, manager, prepared, options.rate, options.reported))
     return int(not report(told, prepared))
 
 
