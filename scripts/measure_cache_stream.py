@@ -219,8 +219,8 @@ def play(
                 origin = made_for.get(answer["decision_id"], answer["decision_id"])
                 _report(cache, pace, origin, answer, float(prepared.test.scores[each.row, chosen]))
         fresh = [each for each in part if (each.row, each.text) not in plain]
-        for each, answer in zip(fresh, manager.decide([caller.request(e.row, e.text) for e in fresh]), strict=True):
-            plain[each.row, each.text] = column[_fields(answer)["model"]]
+        decided = manager.decide([caller.request(each.row, each.text) for each in fresh])
+        plain |= {(e.row, e.text): column[_fields(reply)["model"]] for e, reply in zip(fresh, decided, strict=True)}
         told.without.extend(plain[each.row, each.text] for each in part)
     return told
 
