@@ -272,7 +272,7 @@ def test_orders_from_before_the_start_are_not_obeyed(tmp_path: Path) -> None:
 
 
 def test_a_process_starts_with_the_most_frequent_entries_of_the_log(tmp_path: Path, redis: RedisProcess) -> None:
-    shared = RedisTier.open(redis.url, time.monotonic, 1.0)
+    shared = RedisTier.open(redis.url, time.monotonic, 30.0)
     with process(tmp_path, shared) as here:
         for prompt in ("rare", OFTEN, "sometimes"):
             here.ask(prompt)
@@ -296,7 +296,7 @@ def test_a_process_starts_with_the_most_frequent_entries_of_the_log(tmp_path: Pa
 
 
 def test_entries_of_another_policy_are_not_taken_at_the_start(tmp_path: Path, redis: RedisProcess) -> None:
-    shared = RedisTier.open(redis.url, time.monotonic, 1.0)
+    shared = RedisTier.open(redis.url, time.monotonic, 30.0)
     with process(tmp_path, shared) as here:
         here.ask()
         _until(lambda: sum(1 for _ in here.cache.shared(100)) == 1)

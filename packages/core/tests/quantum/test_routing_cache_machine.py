@@ -15,7 +15,7 @@ from monkey_coder.quantum.redis_tier import RedisTier
 
 def test_two_processes_and_one_redis_serve_only_what_stands(tmp_path: Path) -> None:
     with running_redis(tmp_path, "--appendonly", "no") as server:
-        tiers = [RedisTier.open(server.url, time.monotonic, 5.0) for _ in range(2)]
+        tiers = [RedisTier.open(server.url, time.monotonic, 30.0) for _ in range(2)]
         CacheMachine.url, CacheMachine.tiers = server.url, tiers
         try:
             run_state_machine_as_test(
