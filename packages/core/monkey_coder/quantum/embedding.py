@@ -77,7 +77,7 @@ class StaticEmbedder:
         out = np.empty((len(texts), self.dimensions), dtype=np.float32)
         for row, text in enumerate(texts):
             # A matrix product would be no quicker: the time goes into fetching the rows.
-            tokens = np.array(self._encoder.encode(head_and_tail(text)), np.intp)
+            tokens = self._encoder.encode(head_and_tail(text))
             np.add.reduce(self._vectors.take(tokens, axis=0), axis=0, out=out[row])
         length = np.sqrt(np.einsum("bd,bd->b", out, out))[:, None]
         out /= np.maximum(length, _LEAST_LENGTH)

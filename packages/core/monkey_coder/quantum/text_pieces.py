@@ -9,19 +9,20 @@ stands alone, and no token joins ASCII letters with another ASCII character.
 from __future__ import annotations
 
 import re
-from itertools import chain
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import Model
 
-MOST_REMEMBERED: Final = 16_384
-"""Pieces whose tokens are remembered; beyond that, remembering starts afresh."""
+MOST_REMEMBERED: Final = 32_768
+"""Pieces whose tokens are remembered, in 10 MB at most; beyond that, remembering starts afresh."""
 MOST_CHARS: Final = 24
 """Longer pieces are not remembered."""
 
 _SPACE: Final = "\u2581"  # stands for a space in the vocabulary
-_ASCII_PIECES = re.compile(r" *[A-Za-z]+| *[^A-Za-z0-9 \n\t]+|[0-9\n\t]| +").findall
+_ASCII_PIECES = re.compile(r" *(?:[A-Za-z]+|[^A-Za-z0-9 \n\t]+)|[0-9\n\t]| +").findall
 _PIECES = re.compile(r" *[^0-9 \n\t]+|[0-9\n\t]| +").findall
 
 
@@ -46,23 +47,23 @@ class PieceEncoder:
         self._special = tuple(token.content for token in tokenizer.get_added_tokens_decoder().values())
         self._tokens = _Remembered(tokenizer.model)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> NDArray[np.intp]:
         """Tokens of any Unicode text, in order; none of an empty one."""
         if not text or any(map(text.__contains__, self._special)):
-            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.intp)
         found = pieces(" " + text.replace(_SPACE, " "))
-        return list(chain.from_iterable(map(self._tokens.__getitem__, found)))
+        return np.frombuffer(b"".join(map(self._tokens.__getitem__, found)), np.intp)
 
 
-class _Remembered(dict[str, tuple[int, ...]]):
-    """Tokens of pieces; those of an unknown piece are asked of the model."""
+class _Remembered(dict[str, bytes]):
+    """Tokens of pieces, as the bytes of an array; those of an unknown piece are asked of the model."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self._model = model
 
-    def __missing__(self, piece: str) -> tuple[int, ...]:
-        tokens = tuple(token.id for token in self._model.tokenize(piece.replace(" ", _SPACE)))
+    def __missing__(self, piece: str) -> bytes:
+        tokens = np.array([token.id for token in self._model.tokenize(piece.replace(" ", _SPACE))], np.intp).tobytes()
         if len(piece) <= MOST_CHARS:
             if len(self) >= MOST_REMEMBERED:
                 self.clear()
