@@ -250,6 +250,27 @@ async def test_a_full_queue_refuses_before_the_body_is_there(tmp_path: Path) -> 
         assert (await wires[2].answer()).status == 200
 
 
+async def test_a_full_queue_keeps_nobody_from_what_the_cache_knows(tmp_path: Path) -> None:
+    async with place(tmp_path, max_queue=1, explore=False, cache_check_rate=0.0) as busy:
+        wires = [await busy.wire() for _ in range(3)]
+        known = json.dumps({"request": {"prompt": "asked often"}}).encode()
+        for count in range(3):  # decided, found, and found by its very bytes
+            wires[2].ask(known)
+            busy.held.release.set()
+            assert (await wires[2].answer()).body["cache"] == ("local" if count else "miss")
+        busy.held.release.clear()
+        wires[0].ask("at work")
+        await asyncio.sleep(0.05)
+        await busy.waiting(0)
+        wires[1].ask("waits")
+        await busy.waiting(1)
+        wires[2].ask(known)
+        assert (await wires[2].answer()).body["cache"] == "local"
+        wires[2].ask("unknown")
+        assert (await wires[2].answer()).status == 503
+        assert (busy.held.outcome("overloaded"), busy.held.outcome("decided")) == (1, 4)
+
+
 async def test_a_server_that_stops_answers_what_it_has_begun_and_closes(busy: Place) -> None:
     asks, idle = await busy.wire(), await busy.wire()
     asks.ask("x")

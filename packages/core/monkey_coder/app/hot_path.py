@@ -164,14 +164,19 @@ def begin(body: bytes, engine: Engine, defaults: Preferences | None) -> Asked | 
     Raises:
         InvalidRequestError: The body is not a request.
     """
+    known = recalled(body, engine, defaults)
+    if known is not None:
+        return known
     cache = engine.caching.cache
-    recalled = cache.recall(body) if defaults is None else None
-    if recalled is not None:
-        return recalled
     request = parse(body)
     asked = cache.ask(request if defaults is None else settled(request, defaults))
     found = cache.find(asked, body if defaults is None else None)
     return asked if found is None else found
+
+
+def recalled(body: bytes, engine: Engine, defaults: Preferences | None) -> bytes | None:
+    """The answer to a request whose very bytes the cache knows; arguments as of `begin`."""
+    return engine.caching.cache.recall(body) if defaults is None else None
 
 
 def finish(reply: Reply | Exception, engine: Engine) -> bytes | Response:

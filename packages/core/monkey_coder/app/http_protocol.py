@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from monkey_coder.api_keys import Caller
 from monkey_coder.app.access import admit
-from monkey_coder.app.hot_path import PATH, TURNED_AWAY, Front, begin, finish
+from monkey_coder.app.hot_path import PATH, TURNED_AWAY, Front, begin, finish, recalled
 from monkey_coder.app.problems import error_response
 from monkey_coder.bootstrap import Engine
 from monkey_coder.errors import BodyTooLargeError, OverloadedError, RouterError
@@ -67,11 +67,10 @@ class Exchange:
         self.response_complete = False
         self._asked = False
 
-    def begin(self) -> None:
-        """Turn the request away before its body is read, if there are too many already."""
-        if self._engine.batcher.full:
-            self._engine.metrics.on_finished(OverloadedError.code)
-            self._answer(TURNED_AWAY)
+    def hurry(self) -> None:
+        """Turn the request away if there are too many already and the rest of its body is still to come."""
+        if not self.response_complete and self._engine.batcher.full:
+            self._refuse()
 
     def take(self, chunk: bytes) -> None:
         """Take a part of the body; what comes after the answer is passed over."""
@@ -86,13 +85,21 @@ class Exchange:
             self._answer(error_response(error))
 
     def decide(self) -> None:
-        """Have the request decided, now that it is complete."""
+        """Have the request decided, now that it is complete; while too many wait, only what the cache knows is."""
         if self.response_complete:
             return
+        body, engine, defaults = b"".join(self._chunks), self._engine, self._caller.defaults
         try:
-            begun = begin(b"".join(self._chunks), self._engine, self._caller.defaults)
+            if engine.batcher.full:
+                known = recalled(body, engine, defaults)
+                if known is None:
+                    self._refuse()
+                else:
+                    self.set_result(known)
+                return
+            begun = begin(body, engine, defaults)
             if isinstance(begun, Asked):
-                self._engine.batcher.put(begun, self)
+                engine.batcher.put(begun, self)
                 self._asked = True
             else:
                 self.set_result(begun)
@@ -118,6 +125,10 @@ class Exchange:
     def set_exception(self, error: Exception, /) -> None:
         """Send what is to be known of an error."""
         self._answer(finish(error, self._engine))
+
+    def _refuse(self) -> None:
+        self._engine.metrics.on_finished(OverloadedError.code)
+        self._answer(TURNED_AWAY)
 
     def _answer(self, answer: bytes | Response) -> None:
         self.response_complete = True
@@ -146,6 +157,12 @@ class RoutingProtocol(HttpToolsProtocol):
         if isinstance(front, Front) and not self.root_path and self.limit_concurrency is None:
             self._engine, self._limit_bytes = front.engine, front.max_body_bytes
 
+    def data_received(self, data: bytes) -> None:
+        """Take in what has come."""
+        super().data_received(data)
+        if self._reading is not None:
+            self._reading.hurry()
+
     def on_headers_complete(self) -> None:
         """Choose the way of a request."""
         self._reading = self._short_way()
@@ -154,7 +171,6 @@ class RoutingProtocol(HttpToolsProtocol):
         else:
             self._exchange = self._reading
             self.cycle = self._reading  # type: ignore[assignment]  # it has what the base class looks at
-            self._reading.begin()
 
     def on_body(self, body: bytes) -> None:
         """Hand on a part of the body."""
@@ -165,10 +181,11 @@ class RoutingProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Begin to answer."""
-        if self._reading is None:
+        exchange, self._reading = self._reading, None
+        if exchange is None:
             super().on_message_complete()
         else:
-            self._reading.decide()
+            exchange.decide()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Withdraw what the caller does not wait for any more."""
