@@ -6,6 +6,7 @@ Usage: measure_cache.py PART [options]; PART is one of
     damage [--count 10000]          randomly damaged entries in Redis: how many are given, how many repaired
     hit [--count 20000]             how long a hit in the process takes, from the bytes of the request to the answer's
     miss [--count 64]               how much CPU time the cache adds to a decision that it does not know, per request
+    similar [--count 20000]         how much CPU time it takes to look for a similar prompt, by the number of entries
     throughput [--seconds 10]       80% hits against none, 1,000 connections, by wrk
     redis [--rate 1500]             how long asking Redis takes at so many requests a second, through a whole server
 
@@ -23,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,14 +51,20 @@ from subjects import HERE, Subject, engine  # noqa: E402
 from monkey_coder.app.hot_path import decide, parse  # noqa: E402
 from monkey_coder.bootstrap import open_engine  # noqa: E402
 from monkey_coder.quantum.cache_admission import Admission  # noqa: E402
-from monkey_coder.quantum.cache_key import CacheKey  # noqa: E402
+from monkey_coder.quantum.cache_key import KEY_BYTES, CacheKey  # noqa: E402
+from monkey_coder.quantum.cache_parts import SimilarAsk  # noqa: E402
+from monkey_coder.quantum.embedding import StaticEmbedder  # noqa: E402
+from monkey_coder.quantum.prompt_similarity import PromptSimilarity  # noqa: E402
 from monkey_coder.quantum.redis_tier import RedisTier  # noqa: E402
+from monkey_coder.quantum.similarity_index import LikenessIndex  # noqa: E402
 from monkey_coder.settings import Settings  # noqa: E402
 
 SURE = Fixed("sure", [0.2, 0.8, 0.3])
 WORDS = "fix the race in our cache when two workers write to one file and one of them dies before it closes"
 STEPS = 100
 """Operations of one run of the machine."""
+TOGETHER = 16
+"""Similar prompts that are looked up together."""
 ROUNDS = 3
 """Times that everything is asked until Redis has it: the cache keeps strangers out that it has not seen before."""
 
@@ -206,6 +214,30 @@ def miss(given: argparse.Namespace) -> bool:
     return True
 
 
+def similar(given: argparse.Namespace) -> bool:
+    """CPU time of looking up prompts that differ from a known one by a courtesy, in an index of more and more."""
+    rng, numbers = np.random.default_rng(given.seed), range(given.count)
+    prompts = [f"Task {number}: {' '.join(rng.choice(WORDS.split(), 40))}" for number in numbers]
+    embedder = StaticEmbedder.load()
+    asked = [f"Please {prompt[0].lower()}{prompt[1:]}" for prompt in prompts[:TOGETHER]]
+    wanted = [
+        SimilarAsk(prompt, b"family", vector) for prompt, vector in zip(asked, embedder.embed(asked), strict=True)
+    ]
+    index = LikenessIndex(PromptSimilarity(b"of this measurement, and of nothing else"[:32]), max_entries=given.count)
+    vectors = embedder.embed(prompts)
+    print("| entries | p50 in microseconds of CPU time per prompt | found |\n|---|---|---|")
+    for start, end in pairwise([0, *(count for count in (100, 1_000, 10_000) if count < given.count), given.count]):
+        added = [SimilarAsk(prompts[row], b"family", vectors[row]) for row in range(start, end)]
+        index.add(added, [row.to_bytes(KEY_BYTES) for row in range(start, end)])
+        took = []
+        for _ in range(200):
+            began = time.thread_time_ns()
+            found = index.find(wanted)
+            took.append((time.thread_time_ns() - began) / 1e3 / len(wanted))
+        print(f"| {len(index):,} | {np.median(took):.1f} | {sum(key is not None for key in found)} of {len(wanted)} |")
+    return True
+
+
 def throughput(given: argparse.Namespace) -> bool:
     """The rate of a server with a share of hits, against the same without any, one after the other, several times."""
     allow_many_connections()
@@ -277,9 +309,17 @@ async def _at_rate(url: str, prompts: list[str], given: argparse.Namespace) -> d
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], bool]] = {
-    each.__name__: each for each in (operations, damage, hit, miss, throughput, redis)
+    each.__name__: each for each in (operations, damage, hit, miss, similar, throughput, redis)
 }
-COUNTS = {"operations": 100_000, "damage": 10_000, "hit": 20_000, "miss": 64, "redis": 3_000, "throughput": 0}
+COUNTS = {
+    "operations": 100_000,
+    "damage": 10_000,
+    "hit": 20_000,
+    "miss": 64,
+    "similar": 20_000,
+    "redis": 3_000,
+    "throughput": 0,
+}
 
 
 def main() -> int:

@@ -85,20 +85,21 @@ class CacheStock:
             ref: The model that did well; entries for others are left alone.
 
         Returns:
-            Whether there were any.
+            Whether there are any.
         """
-        now = self.wall_clock()
-        keys = self.tiers.local.keys_of(origin, ref)
-        for key in keys:
+        now, any_lives = self.wall_clock(), False
+        for key in self.tiers.local.keys_of(origin, ref):
             entry = self.tiers.local.get(key)
-            if entry is not None:
-                entry.confirmed += 1
-                life = entry.expires_at - entry.made_at
-                until = min(entry.made_at + 2.0 * life, now + self.lifetimes().longest_s)
-                if until > entry.expires_at + 0.1 * life:
-                    entry.expires_at = until
-                    self.remote.keep([(key, entry)])
-        return bool(keys)
+            if entry is None:  # at its end
+                continue
+            any_lives = True
+            entry.confirmed += 1
+            life = entry.expires_at - entry.made_at
+            until = min(entry.made_at + 2.0 * life, now + self.lifetimes().longest_s)
+            if until > entry.expires_at + 0.1 * life:
+                entry.expires_at = until
+                self.remote.keep([(key, entry)])
+        return any_lives
 
     def keep(self, key: CacheKey, entry: CachedDecision) -> None:
         """Put an entry into all tiers."""

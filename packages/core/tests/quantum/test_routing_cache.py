@@ -232,7 +232,10 @@ def test_the_stock_can_be_looked_after() -> None:
         assert cache.confirm(before.origin, MODEL)
         assert (before.confirmed, before.expires_at) == (1, min(NOW + 2 * (until - NOW), NOW + 40.0))
         assert not cache.confirm(before.origin, "big/dear")
-        assert cache.invalidate(lambda made: made.ref == "mid/middle") == 3
+        home.wall.now = before.expires_at
+        assert not cache.confirm(before.origin, MODEL)
+        home.wall.now = NOW
+        assert cache.invalidate(lambda made: made.ref == "mid/middle") == 2
         assert cache_of(home.route(ask("a"), ask("b"))) == ["miss", "miss"]
         assert cache.clear() == 2
         assert list(cache.shared(10)) == []
