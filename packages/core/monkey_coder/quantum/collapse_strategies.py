@@ -74,7 +74,7 @@ class Ballots:
     @cached_property
     def first(self) -> IntArray:
         """(S, B) the column that each strategy puts first; meaningless where it does not vote."""
-        return foremost(np.where(self.candidates, self.heard, -np.inf), self.cost_usd)
+        return foremost(_eligible(self.heard, self.candidates), self.cost_usd)
 
     def take(self, rows: Sequence[int]) -> Ballots:
         """The ballots of some of the requests."""
@@ -145,7 +145,7 @@ def best_first(utility: NDArray[np.floating], ballots: Ballots) -> IntArray:
     Returns:
         (..., B, M) columns.
     """
-    keyed = np.where(ballots.candidates, -utility, np.inf)
+    keyed = -_eligible(utility, ballots.candidates)
     cost = ballots.cost_usd
     return np.lexsort((cost if cost.shape == keyed.shape else np.broadcast_to(cost, keyed.shape), keyed), axis=-1)
 
@@ -183,8 +183,7 @@ def combined(ballots: Ballots) -> Ranking:
     """Rank aggregation: models in the order of their weighted mean rank (Borda, 1784), ties by utility."""
     mean = mean_utility(ballots)
     order = best_first(ballots.utility, ballots)
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(order.shape[-1]), order.shape), axis=-1)
+    ranks = order.argsort(axis=-1)  # the place of each column in the order
     borda = np.einsum("sb,sbm->bm", ballots.weights, ranks) / ballots.total[:, None]
     keyed = np.where(ballots.candidates, np.round(borda, 6), np.inf)
     return _ranked(np.lexsort((ballots.cost_usd, -mean, keyed), axis=-1), mean, ballots)
@@ -232,20 +231,24 @@ def put_first(column: IntArray, ranking: Ranking, ballots: Ballots) -> Ranking:
     return replace(ranking, order=_move_to_front(ranking.order, column), support=agrees.sum(axis=0))
 
 
+def _eligible(utility: NDArray[np.floating], candidates: BoolArray) -> NDArray[np.floating]:
+    """(..., B, M) the same utilities, but minus infinity for models that are no candidates."""
+    if np.count_nonzero(candidates) == candidates.size:
+        return utility
+    return np.where(candidates, utility, -np.inf)
+
+
 def _votes(ballots: Ballots) -> IntArray:
-    votes = np.zeros(ballots.candidates.shape, dtype=np.int64)
-    rows = np.broadcast_to(np.arange(len(votes)), ballots.voting.shape)
-    np.add.at(votes, (rows[ballots.voting], ballots.first[ballots.voting]), 1)
-    return votes
+    """(B, M) how many voting strategies put each model first."""
+    models = np.arange(ballots.candidates.shape[1])
+    named = (ballots.first[:, :, None] == models) & ballots.voting[:, :, None]
+    return np.asarray(named.sum(axis=0))
 
 
 def _move_to_front(order: IntArray, column: IntArray) -> IntArray:
     """Move one column of each row to the front and keep the order of the others."""
-    rows = np.flatnonzero(order[:, 0] != column)
-    if not len(rows):
+    behind = order != column[:, None]
+    if not np.count_nonzero(behind[:, 0]):
         return order
-    moved = order.copy()
-    behind = order[rows] != column[rows, None]
-    moved[rows, 1:] = order[rows][behind].reshape(len(rows), -1)
-    moved[rows, 0] = column[rows]
-    return moved
+    keyed = np.where(behind, np.arange(1, order.shape[1] + 1), 0)
+    return order[np.arange(len(order))[:, None], keyed.argsort(axis=1, kind="stable")]

@@ -93,7 +93,7 @@ def explore(
     distribution = np.asarray(share * (rate / np.maximum(total, 1.0))[:, None], dtype=np.float32)
     distribution[rows, winner] = 1.0 - rate
     draw = rng.random((2, len(winner)))
-    exploring = np.flatnonzero(draw[0] < rate)
+    (exploring,) = (draw[0] < rate).nonzero()
     column = winner
     if len(exploring):
         column = winner.copy()

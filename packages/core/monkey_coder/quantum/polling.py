@@ -75,7 +75,7 @@ def collect_ballots(
     if asked is not None:
         voting &= np.array([asked[outcome.strategy] for outcome in outcomes])
     trusted = np.empty(shape[:2], dtype=np.float32)
-    trusted[:] = np.array([[reliability.get(outcome.strategy, 1.0)] for outcome in outcomes], dtype=np.float32)
+    trusted[:] = np.array([reliability.get(outcome.strategy, 1.0) for outcome in outcomes], dtype=np.float32)[:, None]
     never = len(outcomes)
     return Ballots(
         strategies=tuple(outcome.strategy for outcome in outcomes),

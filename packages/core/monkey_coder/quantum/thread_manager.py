@@ -183,7 +183,8 @@ class _FanOut:
         self._waiting = deque(threads.items())
         self._left = len(threads)
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._over = threading.Lock()  # held until there is nothing left to wait for; much lighter than a condition
+        self._over.acquire()
         self.arrived: dict[int, ThreadOutcome] = {}
         self.satisfied = False
 
@@ -199,8 +200,8 @@ class _FanOut:
                 self._left -= 1
                 if thread.status == "SUCCESS":
                     self._note(place, thread.outcome(len(self.arrived)))
-                if self._left == 0 or self.satisfied:
-                    self._changed.notify()
+                if (self._left == 0 or self.satisfied) and self._over.locked():
+                    self._over.release()
 
     def run_instant(self, strategies: Mapping[int, Strategy], clock: Clock) -> dict[int, ThreadOutcome]:
         """Ask instant strategies until enough have answered; called in the thread that waits for the others."""
@@ -227,8 +228,8 @@ class _FanOut:
 
     def wait(self, timeout_s: float) -> None:
         """Wait until all have answered, enough have, or the time is up."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._left == 0 or self.satisfied, timeout_s)
+        if self._left and not self.satisfied:
+            self._over.acquire(timeout=timeout_s)
 
 
 @dataclass(slots=True)
