@@ -5,7 +5,7 @@ All arrays of one batch share two axes: requests (B rows) and the models of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -275,14 +275,14 @@ class OutcomeEvent:
     """The first report about one model's answer, joined with its decision.
 
     Attributes:
-        report: Identity of the report (`monkey_coder.storage.port.OutcomeRow.identity`).
+        report: What tells the report from all others, also of the same outcome (`OutcomeRow.key` of the store).
         model: Ref of the model that answered.
         score: What came of it, 0..1; None where nothing was said about quality.
         cost_usd: What it cost; None where that was not said.
         origin: Id of the decision that was made: the reported one, or the one that it repeats.
     """
 
-    report: str
+    report: Hashable
     model: str
     score: float | None
     cost_usd: float | None

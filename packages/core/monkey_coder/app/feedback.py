@@ -82,10 +82,8 @@ async def accept(reports: Sequence[FeedbackRequest], engine: Engine, name: str) 
     results: list[Accepted | None] = [_error(report, engine, reporter.now) for report in reports]
     good = [place for place, error in enumerate(results) if error is None]
     rows = [outcome_row(reports[place], reporter) for place in good]
-    identities = [row.identity for row in rows]
-    engine.metrics.expect(identities)
+    engine.metrics.expect(row.key for row in rows)
     written = await engine.reports.store(rows) if rows else ()
-    engine.metrics.on_stored((name, result is Appended.NEW) for name, result in zip(identities, written, strict=True))
     for place, result in zip(good, written, strict=True):
         if isinstance(result, Appended | RouterError):
             results[place] = result

@@ -72,9 +72,9 @@ class ProfileOptions:
                 raise ValueError(f"{name} must be above 0 and at most 1, is {getattr(self, name)}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would make it slow to build: there are thousands a second
 class Observation:
-    """What one outcome says about a model.
+    """What one outcome says about a model; not to be changed.
 
     Attributes:
         model: Ref.

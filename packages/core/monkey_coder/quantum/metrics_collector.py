@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter as Tally
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from enum import Enum
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -47,16 +46,6 @@ MOST_EXPECTED: Final = 50_000
 """Reports that were accepted and not learned from yet; their decisions may be long in coming."""
 
 
-class _Stands(Enum):
-    """How a report stands that this process took."""
-
-    ASKED = "the store has not answered yet"
-    NEW = "it was new to the store"
-
-
-_ASKED, _NEW = _Stands.ASKED, _Stands.NEW
-
-
 class MetricsCollector:
     """Turns events into series; one lives as long as its registry. Safe to call from any thread.
 
@@ -67,7 +56,7 @@ class MetricsCollector:
 
     def __init__(self, registry: CollectorRegistry, vocabulary: Vocabulary | None = None) -> None:
         words = vocabulary or Vocabulary()
-        self._expected: OrderedDict[str, _Stands | OutcomeEvent] = OrderedDict()
+        self._expected: OrderedDict[Hashable, None] = OrderedDict()
         self._arms: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._registry = registry
@@ -237,55 +226,27 @@ class MetricsCollector:
         """Note reports: `new`, `replaced`, `late`, `duplicate`, or the code of the error."""
         self._feedback(result).inc(count)
 
-    def expect(self, reports: Iterable[str]) -> None:
-        """Note reports that this process is about to store. It counts the outcomes of those that turn out to be new.
+    def expect(self, reports: Iterable[Hashable]) -> None:
+        """Note reports that this process is about to store: it is the one that counts their outcomes.
 
         Args:
-            reports: Their identities (`OutcomeRow.identity`).
+            reports: Their keys (`OutcomeRow.key`). That of a report which was sent again to another process is another
+                one, and the store streams the first alone.
         """
         with self._lock:
-            for identity in reports:
-                self._expected.setdefault(identity, _ASKED)
+            for report in reports:
+                self._expected[report] = None
             while len(self._expected) > MOST_EXPECTED:
                 self._expected.popitem(last=False)
 
-    def on_stored(self, reports: Iterable[tuple[str, bool]]) -> None:
-        """Note what became of reports that were expected; the outcome of one may have been told of before.
-
-        Args:
-            reports: Identities, each with whether it was new to the store. Others were sent before: to this process, or
-                to another one that counts them.
-        """
-        joined: list[OutcomeEvent] = []
-        with self._lock:
-            for identity, new in reports:
-                stands = self._expected.get(identity)
-                if isinstance(stands, OutcomeEvent) or (stands is _ASKED and not new):
-                    del self._expected[identity]
-                    if new and isinstance(stands, OutcomeEvent):
-                        joined.append(stands)
-                elif stands is _ASKED:
-                    self._expected[identity] = _NEW
-        self._count_outcomes(joined)
-
     def on_outcomes(self, events: Sequence[OutcomeEvent]) -> None:
         """Note first reports that were joined with their decisions; those that other processes accepted count there."""
-        ours: list[OutcomeEvent] = []
         with self._lock:
-            for event in events:
-                stands = self._expected.get(event.report)
-                if stands is _NEW:
-                    del self._expected[event.report]
-                    ours.append(event)
-                elif stands is _ASKED:  # it came round by way of the store before that had answered
-                    self._expected[event.report] = event
-        self._count_outcomes(ours)
-
-    def _count_outcomes(self, events: Sequence[OutcomeEvent]) -> None:
+            ours = [event for event in events if self._expected.pop(event.report, self) is None]
         seen: Tally[tuple[str, str]] = Tally()
         successes: dict[tuple[str, str], float] = {}
         spent: dict[tuple[str, str], float] = {}
-        for event in events:
+        for event in ours:
             provider, _, model = event.model.partition("/")
             who = (provider, model)
             if event.score is not None:

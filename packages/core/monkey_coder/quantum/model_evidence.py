@@ -16,6 +16,8 @@ Float64 = NDArray[np.float64]
 COST_BOUND: Final = 3.0
 """Costs are not believed to be off by more than e to this."""
 _CALIBRATION_FADE: Final = 0.995
+_NEW_PART: Final = 32
+"""Weights are solved at once when the new outcomes are one of so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Evidence:
         seen: Outcomes that have not faded.
         count: All its outcomes.
         solved: When its weights were solved last.
+        unsolved: Outcomes and corrections since then.
     """
 
     options: OnlineOptions
@@ -98,6 +101,7 @@ class Evidence:
     seen: float = 0.0
     count: int = 0
     solved: int = 0
+    unsolved: int = 0
     _variance: float = 0.05
     _level_sum: float = 0.0
     _level_weight: float = 0.0
@@ -117,6 +121,11 @@ class Evidence:
     def pending(self) -> bool:
         """Whether there is something to fold."""
         return bool(self._pending or self._corrected)
+
+    @property
+    def moved(self) -> bool:
+        """Whether so many of its outcomes are new that its weights should be solved at once."""
+        return self.unsolved > 0 and self.unsolved * _NEW_PART >= self.count
 
     @property
     def calibration(self) -> float:
@@ -181,6 +190,7 @@ class Evidence:
         """
         self._pending.append((context, weight, *outputs, *costs))
         self.count += 1
+        self.unsolved += 1
 
     def correct(
         self, context: FloatArray, count: int, changes: tuple[float, float], costs: tuple[float, float]
@@ -194,6 +204,7 @@ class Evidence:
             costs: Changes of USD paid and foreseen.
         """
         self._corrected.append((context, count, *changes, *costs))
+        self.unsolved += 1
 
     def fold(self) -> Folded:
         """Add what is pending to the sums."""

@@ -35,7 +35,7 @@ from monkey_coder.quantum.setback import Setback
 Float64 = NDArray[np.float64]
 
 _OTHERS: Final = 4
-"""Models without new outcomes whose weights follow a change of the shared ones at once; the others take turns."""
+"""Models that take turns: so many are solved with each change of the shared weights although they have little new."""
 _LEAST_BULK: Final = 64
 _MOST_BULK: Final = 512
 _BULK_SHARE: Final = 8
@@ -43,9 +43,9 @@ _BULK_SHARE: Final = 8
 there are, the less each of them moves."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would make it slow to build: there are thousands a second
 class Lesson:
-    """One outcome, ready to be learned from.
+    """One outcome, ready to be learned from; not to be changed.
 
     Attributes:
         ref: The model that answered.
@@ -329,22 +329,25 @@ class OnlineModel:
         self._pending = 0
         if touched:
             folded = [known.fold() for known in touched]
-            self._solve_for(touched)
+            self._solve_all()
             for known, added in zip(touched, folded, strict=True):
                 known.calibrate(added, self._shared)
 
-    def _solve_for(self, touched: Sequence[Evidence]) -> None:
+    def _solve_all(self) -> None:
+        """Find the shared weights anew, and those of the models that they have moved on from most."""
         options, everyone = self.options, self._known.values()
         worth = float(np.mean([known.worth for known in everyone]))
         prior = np.full(self._size, options.shared_ridge * worth**2)
         prior[-1] = worth**2
-        gram = np.diag(prior) + sum(known.gram for known in everyone)
+        gram = np.diag(prior)
+        for known in everyone:
+            gram += known.gram
         moment = sum(known.moment - known.gram @ known.weights for known in everyone)
         self._shared = np.asarray(np.linalg.solve(gram, moment), np.float64)
-        others = sorted((known for known in everyone if known not in touched), key=lambda known: known.solved)
+        others = sorted((known for known in everyone if not known.moved), key=lambda known: known.solved)
         self._solves += 1
-        for known in (*touched, *others[:_OTHERS]):
-            known.solved = self._solves
+        for known in [*(known for known in everyone if known.moved), *others[:_OTHERS]]:
+            known.solved, known.unsolved = self._solves, 0
             prior = np.full(self._size, options.ridge * known.worth)
             prior[self.contexts.tasks] = options.task_ridge * known.worth
             prior[-1] = known.worth + 1.0

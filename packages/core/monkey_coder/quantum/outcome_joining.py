@@ -59,7 +59,7 @@ class Joined:
     def event(self) -> OutcomeEvent:
         """As listeners see it."""
         model, record = self.outcome.model, self.outcome.record
-        return OutcomeEvent(self.row.identity, model, record.score, record.cost_usd, self.facts.origin)
+        return OutcomeEvent(self.row.key, model, record.score, record.cost_usd, self.facts.origin)
 
 
 class OutcomeJoiner:

@@ -57,9 +57,9 @@ class Forecast:
         )
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)  # not frozen, which would make it slow to build: there are thousands a second
 class Outlook:
-    """A decision as it looked beforehand.
+    """A decision as it looked beforehand; not to be changed.
 
     Attributes:
         state: (S,) the encoded request.

@@ -78,6 +78,11 @@ class OutcomeRow:
             return f"o{self.outcome_id}"
         return f"d{len(self.decision_id)}:{self.decision_id}{self.model}"
 
+    @property
+    def key(self) -> tuple[str, bytes]:
+        """What tells it from every other report, those of the same identity included."""
+        return self.identity, self.payload
+
 
 class Appended(StrEnum):
     """What became of a report.

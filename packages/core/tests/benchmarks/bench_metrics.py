@@ -84,7 +84,6 @@ def measure(way: str) -> None:
 
     def learned(number: int) -> None:
         metrics.expect([str(number)])
-        metrics.on_stored([(str(number), True)])
         metrics.on_outcomes([OutcomeEvent(str(number), f"{MODELS[0][0]}/{MODELS[0][1]}", 1.0, 0.01)])
 
     say(f"{way:<10} outcome, alone          {microseconds(learned, 1, 5_000):8.2f}")

@@ -28,6 +28,7 @@ from monkey_coder.quantum.metrics_collector import (
 )
 from monkey_coder.quantum.metrics_exposition import Exposition
 from monkey_coder.quantum.metrics_series import OTHER, Vocabulary
+from monkey_coder.storage.port import OutcomeRow
 
 SERIES_OF_THE_CONTRACT: dict[str, tuple[str, set[str]]] = {
     "quantum_route_requests": ("counter", {"outcome"}),
@@ -87,7 +88,6 @@ def event(model: str = "m", duration_s: float = 0.003, **changes: Any) -> Decisi
 def report(metrics: MetricsCollector, number: int, model: str, score: float | None, cost_usd: float | None) -> None:
     """An outcome that this process accepted."""
     metrics.expect([str(number)])
-    metrics.on_stored([(str(number), True)])
     metrics.on_outcomes([OutcomeEvent(str(number), model, score, cost_usd)])
 
 
@@ -219,47 +219,20 @@ def test_an_outcome_counts_once_and_only_where_it_was_accepted(
     registry: CollectorRegistry, metrics: MetricsCollector
 ) -> None:
     metrics.expect(["ours"])
-    metrics.on_stored([("ours", True)])
     joined = [OutcomeEvent("ours", "p/m", 1.0, 0.1), OutcomeEvent("theirs", "p/m", 1.0, 0.1)]
     metrics.on_outcomes(joined)
     metrics.on_outcomes(joined)
     assert registry.get_sample_value("quantum_outcomes_total", {"provider": "p", "model": "m"}) == 1
 
 
-@pytest.mark.parametrize(
-    "order",
-    [
-        "ask first, ask second, tell first, tell second, join first, join second",
-        "ask first, ask second, join second, join first, tell second, tell first",
-        "ask second, ask first, tell first, join second, tell second, join first",
-        "ask first, join second, ask second, tell first, join first, tell second",
-    ],
-)
-def test_a_report_sent_at_once_to_two_processes_counts_where_the_store_took_it(order: str) -> None:
-    counted = {}
-    both = {name: CollectorRegistry() for name in ("first", "second")}
-    listening = {name: MetricsCollector(registry) for name, registry in both.items()}
-    for step in order.split(", "):
-        what, name = step.split()
-        match what:
-            case "ask":
-                listening[name].expect(["same"])
-            case "tell":
-                listening[name].on_stored([("same", name == "first")])
-            case "join":
-                listening[name].on_outcomes([OutcomeEvent("same", "p/m", 1.0, 0.1)])
-    for name, registry in both.items():
-        counted[name] = registry.get_sample_value("quantum_outcomes_total", {"provider": "p", "model": "m"})
-    assert counted == {"first": 1.0, "second": None}
-
-
-def test_a_report_sent_again_to_the_same_process_before_it_was_learned_counts_once(
+def test_a_report_of_the_same_outcome_by_another_process_is_not_counted_here(
     registry: CollectorRegistry, metrics: MetricsCollector
 ) -> None:
-    for new in (True, False):
-        metrics.expect(["same"])
-        metrics.on_stored([("same", new)])
-    metrics.on_outcomes([OutcomeEvent("same", "p/m", 1.0, 0.1)])
+    first, again = (OutcomeRow("d", "p/m", at, b"{%d}" % at) for at in (1.0, 2.0))
+    metrics.expect([again.key])
+    metrics.on_outcomes([OutcomeEvent(first.key, "p/m", 1.0, 0.1)])
+    assert registry.get_sample_value("quantum_outcomes_total", {"provider": "p", "model": "m"}) is None
+    metrics.on_outcomes([OutcomeEvent(again.key, "p/m", 1.0, 0.1)])
     assert registry.get_sample_value("quantum_outcomes_total", {"provider": "p", "model": "m"}) == 1.0
 
 

@@ -26,7 +26,6 @@ for size in (2, 100):
 metrics.on_provider("p", available=len(sys.argv) > 1, breaker="closed")
 metrics.on_training(loss=0.5)
 metrics.expect(["r"])
-metrics.on_stored([("r", True)])
 metrics.on_outcomes([OutcomeEvent("r", "p/m", float(len(sys.argv) > 1), 0.5)])
 print("counted", flush=True)
 sys.stdin.read()
