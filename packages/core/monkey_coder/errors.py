@@ -164,6 +164,16 @@ class PolicyError(RouterError):
     code = "invalid_policy"
 
 
+class UnknownPolicyError(PolicyError):
+    """A policy of this number is not kept."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "unknown_policy"
+
+    def __init__(self, number: int, where: str, known: Sequence[int]) -> None:
+        super().__init__(f"there is no policy {number} in {where}; there are: {', '.join(map(str, known)) or 'none'}")
+
+
 class NoEarlierPolicyError(PolicyError):
     """There is no policy to go back to."""
 

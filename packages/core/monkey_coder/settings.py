@@ -14,6 +14,14 @@ from monkey_coder.errors import SettingsError
 from monkey_coder.models import CollapseName
 
 PREFIX: Final = "MONKEY_CODER_"
+FORMS: Final = {
+    "secret": "16 to 64 bytes in hexadecimal digits, as `openssl rand -hex 32` prints them",
+    "cache_key": "NAME:HEX, a name of up to 32 letters, digits, dots, dashes or underscores, and 16 to 64 bytes in "
+    "hexadecimal digits, as `openssl rand -hex 32` prints them",
+    "redis_url": "an address such as redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket",
+    "scrape_token": "at least 16 printable ASCII characters without spaces",
+}
+"""What settings look like that have a form of their own, in words."""
 OF_CLIENTS: Final = frozenset({"api_key"})
 """Variables with the same prefix that `client.py` reads, and a server ignores."""
 
@@ -114,7 +122,9 @@ class Settings(BaseModel):
             settings = cls.model_validate(given)
         except ValidationError as error:
             first = error.errors()[0]
-            raise SettingsError(f"{PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from error
+            name = str(first["loc"][0])
+            message = f"must be {FORMS[name]}" if name in FORMS else first["msg"]
+            raise SettingsError(f"{PREFIX}{name.upper()}: {message}") from error
         return settings
 
     @property

@@ -120,6 +120,10 @@ def test_a_bad_option_ends_with_2_and_names_the_field(cli: Run, arguments: tuple
         ((), {"EXPLOR": "0"}, 2, "did you mean MONKEY_CODER_EXPLORE?"),
         ((), {"MAX_BATCH": "0"}, 2, "MONKEY_CODER_MAX_BATCH"),
         ((), {"STATE_DIR": "/dev/null"}, 2, "MONKEY_CODER_STATE_DIR"),
+        (("--host", "no.such.host.invalid"), {}, 2, "there is no address 'no.such.host.invalid' to listen on"),
+        (("--host", "127.0.0.1.1"), {}, 2, "there is no address '127.0.0.1.1' to listen on"),
+        ((), {"SECRET": "abc"}, 2, "MONKEY_CODER_SECRET: must be 16 to 64 bytes in hexadecimal digits"),
+        ((), {"REDIS_URL": "localhost:6379"}, 2, "MONKEY_CODER_REDIS_URL: must be an address such as redis://"),
         ((), {"CATALOG": "/no/such.yaml"}, 1, "/no/such.yaml"),
         (("--workers", "2"), {"CATALOG": "/no/such.yaml"}, 1, "/no/such.yaml"),
     ],
@@ -138,6 +142,27 @@ def test_a_server_that_cannot_start_says_why_in_one_line(
     ended, out, err = cli("serve", "--port", str(free_port()), *arguments)
     assert (ended, out) == (code, "")
     assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("policy", "set", "7"), 2, "error (unknown_policy): there is no policy 7"),
+        (("policy", "export", "7", "folder"), 2, "error (unknown_policy): there is no policy 7"),
+        (("policy", "show"), 1, "error (invalid_policy): no policy is served"),
+        (("policy", "rollback"), 1, "error (no_earlier_policy): there is no earlier policy"),
+        (("keys", "revoke", "nobody"), 2, "error (unknown_key): no API key is 'nobody'"),
+        (("catalog", "show", "no/such"), 2, "error (unknown_model): REF: 'no/such' is not in the catalog"),
+        (("catalog", "remove", "no/such"), 2, "error (unknown_model): ref: 'no/such' is not in the catalog"),
+        (("route", PROMPT, "--exclude", "no/such"), 2, "error (unknown_model): request.excluded_models[0]: 'no/such'"),
+        (("evaluate", "--train", __file__, "--test", __file__), 1, "error (invalid_outcome_table): "),
+    ],
+)
+def test_all_commands_say_what_is_wrong_in_one_way(cli: Run, arguments: tuple[str, ...], code: int, words: str) -> None:
+    ended, out, err = cli(*arguments)
+    assert (ended, out) == (code, "")
+    assert err.startswith(words)
     assert err.count("\n") == 1
 
 

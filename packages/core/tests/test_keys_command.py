@@ -66,6 +66,13 @@ def test_a_key_is_shown_once_and_good_at_once(state_dir: Path) -> None:
         assert "CI" in shown
 
 
+def test_ids_are_shown_whole_also_where_there_is_little_room(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    run("create", "--role", "operator", "--name", "somebody with a rather long name", "--quality", "0.5", "--cost", "1")
+    (key,) = kept(state_dir)
+    assert key.id in run("list")[1]
+
+
 def test_programs_get_json(state_dir: Path) -> None:
     _, out, _ = run("create", "--role", "operator", "--name", "deploy", "--value-usd", "0.2", "--json")
     made = json.loads(out)

@@ -143,6 +143,7 @@ def test_what_it_learned_is_served_by_a_running_server(embedded: Deployment, tmp
     done = deployment.learn("--once")
     assert done.returncode == 0, done.stderr
     assert "policy 1 is served" in done.stdout
+    assert f"{ENOUGH} outcomes of {ENOUGH} decisions; 0 since the last training" in done.stdout
     shelf = StoreShelf(deployment.store, time.time)
     assert shelf.current() == 1
     assert shelf.load(1).card["verdict"]["publish"] is True

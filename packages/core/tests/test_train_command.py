@@ -195,7 +195,7 @@ def test_without_policies_the_commands_say_what_to_do(capsys: pytest.CaptureFixt
     assert "monkey-coder train" in capsys.readouterr().out
     assert run(["policy", "show"]) == 1
     assert "monkey-coder train" in capsys.readouterr().err
-    assert run(["policy", "set", "3"]) == 1
+    assert run(["policy", "set", "3"]) == 2
     assert "no policy 3" in capsys.readouterr().err
 
 

@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from monkey_coder import __version__
 from monkey_coder.commands import cache, catalog, evaluate, keys, learn, policy, route, serve, simulate, train
-from monkey_coder.errors import (
-    InvalidRequestError,
-    NoEligibleModelError,
-    RouterError,
-    SettingsError,
-    UnknownModelError,
-    UnknownStrategyError,
-)
-
-BAD_USAGE = (SettingsError, InvalidRequestError, UnknownModelError, UnknownStrategyError)
+from monkey_coder.commands.complaining import complain
+from monkey_coder.errors import RouterError
 
 app = typer.Typer(
     name="monkey-coder",
@@ -54,18 +44,6 @@ def run(arguments: Sequence[str]) -> int:
         typer.main.get_command(app).main(list(arguments), prog_name="monkey-coder")
     except SystemExit as end:  # how typer ends every command, after it has told what was wrong with the usage
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BAD_USAGE as error:
-        return _complain(error, 2)
     except RouterError as error:
-        return _complain(error, 1)
+        return complain(error)
     return 0
-
-
-def _complain(error: RouterError, code: int) -> int:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"[red]error[/red] ({error.code}): {escape(str(error))}")
-    if isinstance(error, NoEligibleModelError):
-        for exclusion in error.excluded:
-            said = f"excluded {exclusion.model}: {exclusion.reason}, {exclusion.detail}"
-            console.print(said, style="dim", markup=False)
-    return code

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -17,7 +17,8 @@ from rich.table import Table
 
 from monkey_coder.catalog.catalog import Catalog, CatalogModel, build_catalog, load_catalog
 from monkey_coder.catalog.reading import parse_yaml
-from monkey_coder.errors import CatalogError, UnknownModelError
+from monkey_coder.commands.complaining import complaining
+from monkey_coder.errors import CatalogError
 from monkey_coder.following import past_profiles
 from monkey_coder.live_catalog import put_model, remove_model, restore_model, stored_catalog, today
 from monkey_coder.models import TASK_TYPES
@@ -58,10 +59,8 @@ def show(
 ) -> None:
     """Show everything known about one model, with the sources of its numbers, and what outcomes have taught."""
     loaded = _load(catalog)
-    try:
+    with complaining():
         model = loaded.get(ref, "REF")
-    except UnknownModelError as error:
-        raise typer.BadParameter(str(error)) from error
     learned = _learned(loaded, ref)
     if as_json:
         _print_json(model.as_json() | learned.as_json())
@@ -83,7 +82,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a catalog file: exit code 0 when it can be used, 1 when not."""
-    with _complaining():
+    with complaining():
         loaded = load_catalog(file)
     summary = _summary(loaded)
     if as_json:
@@ -102,7 +101,7 @@ def add(
     ],
 ) -> None:
     """Add the models of a file to a running deployment, or replace them there; all or none if one is wrong."""
-    with _complaining():
+    with complaining():
         models = model_fields(file.read_text(encoding="utf-8"), str(file))
         build_catalog(models, str(file), today())
         with closing(_open_store()) as store:
@@ -113,7 +112,7 @@ def add(
 @app.command()
 def remove(ref: Annotated[str, typer.Argument(metavar="REF", help="The model.")]) -> None:
     """Take a model out of a running deployment."""
-    with _complaining(), closing(_open_store()) as store:
+    with complaining(), closing(_open_store()) as store:
         base = load_catalog(Settings.from_environment(os.environ).catalog)
         typer.echo(f"{ref}: gone from catalog version {remove_model(store, base, ref)} on")
 
@@ -121,7 +120,7 @@ def remove(ref: Annotated[str, typer.Argument(metavar="REF", help="The model.")]
 @app.command()
 def restore(ref: Annotated[str, typer.Argument(metavar="REF", help="The model.")]) -> None:
     """Undo what was changed about a model: it is as the catalog file has it, or gone if that has none."""
-    with _complaining(), closing(_open_store()) as store:
+    with complaining(), closing(_open_store()) as store:
         typer.echo(f"{ref}: as in the catalog file from version {restore_model(store, ref)} on")
 
 
@@ -146,20 +145,9 @@ def model_fields(text: str, origin: str) -> Mapping[str, Any]:
     return models
 
 
-@contextmanager
-def _complaining() -> Iterator[None]:
-    try:
-        yield
-    except CatalogError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
-    except UnknownModelError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
 def _load(path: Path | None) -> Catalog:
     """An own file as it is; without one, what the deployment serves: its file, and what was changed since."""
-    with _complaining():
+    with complaining():
         if path is not None:
             return load_catalog(path)
         base = load_catalog(Settings.from_environment(os.environ).catalog)

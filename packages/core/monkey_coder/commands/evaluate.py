@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typer.core import TyperCommand
 from typing_extensions import override
 
-from monkey_coder.errors import RouterError, SettingsError
+from monkey_coder.commands.complaining import complaining
+from monkey_coder.errors import SettingsError
 from monkey_coder.evaluation.analysis import analyse
 from monkey_coder.evaluation.compare import Played, check_names, play_routers
 from monkey_coder.evaluation.decisions import read_decisions, write_decisions
@@ -129,7 +130,7 @@ def evaluate(
 ) -> None:
     """Compare routers on outcome tables, by rules that are the same for every router."""
     errors = Console(stderr=True)
-    try:
+    with complaining():
         plan = Plan(
             train=tuple(train),
             test=test,
@@ -159,12 +160,6 @@ def evaluate(
             from monkey_coder.evaluation.plot import write_plot  # slow to import, and rarely asked for
 
             write_plot(plot, comparison)
-    except SettingsError as error:
-        errors.print(f"Error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-    except (RouterError, OSError) as error:
-        errors.print(f"Error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
 
 
 def parse_priors(texts: Iterable[str]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from monkey_coder.api_keys import ApiKey, LearnedValue, new_key
 from monkey_coder.errors import UnknownKeyError
@@ -85,7 +85,8 @@ def list_keys(as_json: JsonOption = False) -> None:
     if not keys:
         typer.echo("no keys: make one with `monkey-coder keys create --role client --name NAME`")
         return
-    table = Table("id", "name", "role", "created", "revoked", "preferences", "learned value of a task")
+    whole = Column("id", no_wrap=True, min_width=max(len(key.id) for key in keys))  # what other commands are given
+    table = Table(whole, "name", "role", "created", "revoked", "preferences", "learned value of a task")
     for key in keys:
         preferences = "" if key.preferences is None else _in_words(key.preferences)
         table.add_row(

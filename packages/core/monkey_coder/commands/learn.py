@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
+from monkey_coder.quantum.learner_status import LearnerStatus
 from monkey_coder.settings import Settings
 
 _LAST_WORDS_S: Final = 5.0
@@ -57,8 +58,19 @@ def learn(
     murmur = _say_nothing if until_eof else tell
     with learner.open_workshop(settings, tell, murmur, stop, log_options, seed, idle=nice > 0) as workshop:
         status = learner.learn(workshop, owner or learner.owner_name(), once=once)
-    if once and as_json and status is not None:
-        typer.echo(status.model_dump_json())
+    if once and status is not None:
+        typer.echo(status.model_dump_json() if as_json else f"learner: {in_words(status)}")
+
+
+def in_words(status: LearnerStatus) -> str:
+    """How it stands after a cycle: what was read, how far it is to the next training, and what serves."""
+    counts = status.counts
+    serves = "no policy is served" if status.policy is None else f"policy {status.policy} is served"
+    waiting = f", {counts['waiting']:,} more wait for their decision" if counts.get("waiting") else ""
+    return (
+        f"{counts.get('outcomes', 0):,} outcomes of {counts.get('decisions', 0):,} decisions{waiting}; "
+        f"{counts.get('fresh', 0):,} since the last training, the next one needs {counts.get('needed', 0):,}; {serves}"
+    )
 
 
 def _say_nothing(_: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -58,6 +59,7 @@ def serve(
     if learn is not None:
         given["learn"] = learn
     settings = Settings.from_environment(os.environ).model_copy(update=given)
+    require_known_host(settings.host)
     if not settings.on_loopback:
         settings.require_safe_address(keyed=has_keys(settings))
     require_free_port(settings.host, port)
@@ -171,6 +173,21 @@ def require_what_processes_open(settings: Settings) -> None:
     plugged_in_strategies()
 
 
+def require_known_host(host: str) -> None:
+    """Find out before anything else whether there is such an address at all.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(
+            f"there is no address {host!r} to listen on; name one of this machine, such as 127.0.0.1 or 0.0.0.0, with "
+            "--host"
+        ) from error
+
+
 def require_free_port(host: str, port: int) -> None:
     """Find out before anything is loaded whether somebody else listens there.
 
@@ -183,6 +200,9 @@ def require_free_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise SettingsError(
-                f"cannot listen on {host}:{port} ({error.strerror}); stop what listens there, or choose another --port"
-            ) from error
+            mend = (
+                "name an address of this machine with --host"
+                if error.errno == errno.EADDRNOTAVAIL
+                else "stop what listens there, or choose another --port"
+            )
+            raise SettingsError(f"cannot listen on {host}:{port} ({error.strerror}); {mend}") from error

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from monkey_coder.errors import NoEarlierPolicyError, PolicyError
+from monkey_coder.errors import NoEarlierPolicyError, PolicyError, UnknownPolicyError
 from monkey_coder.quantum.belief import Belief
 from monkey_coder.quantum.cost_model import CostModel
 from monkey_coder.quantum.outcome_memory import OutcomeMemory
@@ -299,8 +299,7 @@ def place_of(root: Path, number: int) -> Path:
 def _require(root: Path, number: int) -> None:
     known = numbers(root)
     if number not in known:
-        have = ", ".join(map(str, known)) or "none"
-        raise PolicyError(f"there is no policy {number} in {root}; there are: {have}")
+        raise UnknownPolicyError(number, str(root), known)
 
 
 def _history(root: Path) -> tuple[int, ...]:

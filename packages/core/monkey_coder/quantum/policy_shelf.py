@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from typing_extensions import override
 
-from monkey_coder.errors import NoEarlierPolicyError, PolicyError, StoreUnavailableError
+from monkey_coder.errors import NoEarlierPolicyError, PolicyError, StoreUnavailableError, UnknownPolicyError
 from monkey_coder.quantum import policy_bundle as bundles
 from monkey_coder.quantum.policy_blob import pack, unpack
 from monkey_coder.quantum.policy_bundle import PolicyBundle, read_json
@@ -347,9 +347,8 @@ class StoreShelf(Shelf):
             _log.warning("the history of policies cannot be read and begins anew: %r", error)
             return found.version, {"served": [], "switches": []}
 
-    def _absent(self, number: int) -> PolicyError:
-        have = ", ".join(map(str, self.numbers())) or "none"
-        return PolicyError(f"there is no policy {number} in {self.where}; there are: {have}")
+    def _absent(self, number: int) -> UnknownPolicyError:
+        return UnknownPolicyError(number, self.where, self.numbers())
 
 
 def _always(stack: list[int | None], _: list[int | None]) -> list[int | None]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from monkey_coder import __version__
-from monkey_coder.errors import OutcomeTableError
+from monkey_coder.errors import OutcomeTableError, TrainingDivergedError
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
 from monkey_coder.quantum.belief_training import train_belief
 from monkey_coder.quantum.cost_model import fit_cost_model
@@ -205,7 +205,24 @@ def _train(
         model = success.model
         cost = fit_cost_model(refs, data.embedding, data.marks, data.costs, model.mark_mean, model.mark_scale)
     parts = TrainedParts(success.model, final.belief, value.network, options.noise, options.attempts, 0, cost)
+    _require_finite(parts)
     return TrainedPolicy(parts, _memory(data, estimate, generators[5]), trust, value.agent, card, value.points)
+
+
+def _require_finite(parts: TrainedParts) -> None:
+    """Let nothing out that would spoil every decision it takes part in.
+
+    Raises:
+        TrainingDivergedError: A number of a part is none.
+    """
+    for name, part in (("success", parts.success), ("belief", parts.belief), ("cost", parts.cost)):
+        arrays = {} if part is None else part.to_arrays()[0]
+        for key, array in arrays.items():
+            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+                raise TrainingDivergedError(
+                    f"the {name} model has values in {key!r} that are not finite; nothing was published: try another "
+                    "seed, or add outcomes of other tasks"
+                )
 
 
 def _known_models(data: OutcomeData) -> OutcomeData:
@@ -223,12 +240,21 @@ def _known_models(data: OutcomeData) -> OutcomeData:
 
 
 def _split(data: OutcomeData, options: TrainOptions, rng: np.random.Generator) -> BoolArray:
-    """(N,) which tasks are held out; a model whose outcomes all fell there gets them back."""
+    """(N,) which tasks are held out, at least one; a model whose outcomes all fell there gets them back.
+
+    Raises:
+        OutcomeTableError: None can be.
+    """
     validation = held_out(data.groups, options.validation_share, rng)
     observed = data.observed
     without = ~observed[~validation].any(axis=0)
     if without.any():
         validation &= ~np.isin(data.groups, data.groups[observed[:, without].any(axis=1)])
+    if not validation.any():
+        raise OutcomeTableError(
+            f"{len(data)} tasks with {len(np.unique(data.groups))} different prompts; training holds some out to "
+            "choose weights by, and none can be spared: add outcomes of other tasks"
+        )
     return validation
 
 

@@ -16,7 +16,13 @@ from monkey_coder.quantum.model_card import to_markdown
 from monkey_coder.quantum.preparation import prepare
 from monkey_coder.quantum.served_policy import ServedPolicy
 from monkey_coder.quantum.snapshot import EngineSnapshot
-from monkey_coder.quantum.training_data import LoggedDecisions, OutcomeData, joined, outcomes_of_log
+from monkey_coder.quantum.training_data import (
+    LoggedDecisions,
+    OutcomeData,
+    joined,
+    outcomes_of_log,
+    outcomes_of_prompts,
+)
 from monkey_coder.quantum.training_figures import as_batch
 from monkey_coder.quantum.training_monitor import TrainingControl
 from monkey_coder.quantum.training_pipeline import TrainedPolicy, train
@@ -180,6 +186,26 @@ def test_one_attempt_leaves_nothing_to_plan() -> None:
     assert trained.card["training"]["chosen_step"] == 0
     assert "nothing to learn" in trained.card["training"]["verdict"]
     assert list(trained.card["validation"]["attempts"]) == ["1"]
+
+
+@pytest.mark.parametrize("prompts", [1, 2])
+def test_tasks_that_are_all_alike_are_refused_with_the_mend(prompts: int) -> None:
+    data = colour_tasks(30)
+    alike = [f"make it {number}" for number in range(prompts)] * (30 // prompts)
+    same = outcomes_of_prompts(
+        alike, [None] * 30, ["paint"] * 30, np.nan_to_num(data.scores), None, MODELS, ColourEmbedder()
+    )
+    with pytest.raises(OutcomeTableError, match=f"{prompts} different prompts.* add outcomes of other tasks"):
+        train(same, quick())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_few_random_outcomes_teach_little_and_break_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    data = colour_tasks(24, seed)
+    trained = train(replace(data, scores=(rng.random(data.scores.shape) < 0.5).astype(np.float64)), quick())
+    for part in (trained.parts.success, trained.parts.belief):
+        assert all(np.isfinite(array).all() for array in part.to_arrays()[0].values() if array.dtype.kind == "f")
 
 
 def test_models_with_few_outcomes_are_left_to_be_judged_as_new() -> None:
