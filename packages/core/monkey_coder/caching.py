@@ -40,18 +40,14 @@ REST_S = 0.005
 
 @dataclass(frozen=True)
 class Caching:
-    """The cache of a process, with those who look after it.
+    """The cache of a process, with who looks after it.
 
     Attributes:
         cache: Gives decisions again.
-        teller: Tells listeners of hits.
-        verifier: Checks some hits.
-        manager: Warms and clears.
+        manager: Warms, reports and clears.
     """
 
     cache: RoutingCache
-    teller: HitTeller
-    verifier: CacheVerifier
     manager: CacheManager
 
 
@@ -178,7 +174,7 @@ async def caching(
         for job in (teller.run(executor), verifier.run(executor), care.run(carer)):
             task = jobs.create_task(job, name="caching")
             stack.callback(task.cancel)
-        yield Caching(cache, teller, verifier, care)
+        yield Caching(cache, care)
 
 
 def keyring(settings: Settings, secret: bytes) -> Keyring:

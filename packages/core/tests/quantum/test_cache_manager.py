@@ -18,15 +18,14 @@ import pytest
 from builders import Fixed, engine, route_request
 from redis_process import RedisProcess, running_redis
 
+from monkey_coder.caching import cache_before
 from monkey_coder.errors import StoreUnavailableError
 from monkey_coder.models import RouteRequest
 from monkey_coder.ports import FloatArray, OutcomeEvent
 from monkey_coder.quantum.cache_key import Keyring
 from monkey_coder.quantum.cache_manager import CacheManager, ManagerOptions, order_clear
-from monkey_coder.quantum.cache_parts import CacheTiers, Deciding, DecisionNotes, EmbeddedAhead
 from monkey_coder.quantum.cache_verifier import CacheVerifier, plain
 from monkey_coder.quantum.decision_log import DecisionLog
-from monkey_coder.quantum.local_tier import LocalTier
 from monkey_coder.quantum.prompt_similarity import PromptSimilarity
 from monkey_coder.quantum.redis_tier import RedisTier
 from monkey_coder.quantum.routing_cache import RoutingCache
@@ -84,29 +83,23 @@ def process(folder: Path, shared: RedisTier | None = None, options: ManagerOptio
     with ExitStack() as stack:
         store = SqliteStore(folder / "store.sqlite3", time.time)
         stack.callback(store.close)
-        notes, log = DecisionNotes(), []
+        log: list[Any] = []
         favourite = Fixed("favourite", [0.1, 0.2, 0.9])
-        made = stack.enter_context(
-            engine(favourite, embedder=Alike(), listeners=(notes, DecisionLog(log.append, time.time)))
-        )
+        listening = [DecisionLog(log.append, time.time)]
+        made = stack.enter_context(engine(favourite, embedder=Alike(), listeners=listening))
         now = [replace(made.snapshot(), policy_version=1)]
         made.snapshot = lambda: now[0]
-        local = LocalTier(10_000_000, time.time)
-        cache = RoutingCache(
-            deciding=Deciding(
-                decide=made.decide,
-                notes=notes,
-                snapshot=made.snapshot,
-                sessions=made.sessions,
-                make_ids=made.ids.make,
-                embedder=EmbeddedAhead(Alike()),
-            ),
-            tiers=CacheTiers(local, shared, LikenessIndex(PromptSimilarity(KEYRING.secret), shared=shared)),
-            keyring=KEYRING,
-            wall_clock=time.time,
-            clock=time.monotonic,
-            rng=np.random.default_rng(0),
+        cache = cache_before(
+            made,
+            KEYRING,
+            10_000_000,
+            time.time,
+            time.monotonic,
+            np.random.default_rng(0),
+            shared=shared,
+            similar=LikenessIndex(PromptSimilarity(KEYRING.secret), shared=shared),
         )
+        notes = cache.deciding.notes
         quiet = replace(made, listeners=(notes,))
         manager = CacheManager(
             cache=cache,
@@ -141,6 +134,15 @@ def test_a_failed_decision_takes_its_own_entry_along_and_no_other(here: Process)
     here.report(first["decision_id"], DEAR, 0.0)
     assert here.ask()["cache"] == "miss"
     assert here.ask("Another task")["cache"] == "local"
+
+
+def test_who_sets_the_lives_of_entries_is_told_how_much_is_learned(here: Process) -> None:
+    told: list[int] = []
+    here.manager.on_learned = told.append
+    first = here.ask()
+    for score in (1.0, 0.0, None):  # the last tells of availability alone
+        here.report(first["decision_id"], DEAR, score)
+    assert sum(told) == 2
 
 
 def test_a_failed_hit_takes_along_the_entry_that_it_repeats(here: Process) -> None:
