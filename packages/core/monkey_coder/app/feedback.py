@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 
@@ -25,11 +26,14 @@ from monkey_coder.errors import (
 from monkey_coder.models import FeedbackBatchRequest, FeedbackRequest
 from monkey_coder.quantum.decision_log import LIFETIME_S
 from monkey_coder.quantum.outcome_record import Reporter, outcome_row
-from monkey_coder.storage.port import Appended
+from monkey_coder.storage.port import Appended, OutcomeRow
 from monkey_coder.validation import from_validation
 
 FEEDBACK_PATH: Final = "/v1/quantum/feedback"
 FEEDBACK_BATCH_PATH: Final = "/v1/quantum/feedback/batch"
+
+MOST_ON_LOOP: Final = 4_096
+"""Bytes of a batch of reports that are read in the event loop; more are read aside, so that nobody waits for them."""
 
 Body = TypeVar("Body", bound=BaseModel)
 Accepted = Appended | RouterError
@@ -39,14 +43,22 @@ _KNOWN: Final = Response(b'{"accepted":true}', 200, media_type="application/json
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """Reports that were looked at: what is wrong with each, or None; and the rows of those that are good."""
+
+    errors: Sequence[RouterError | None]
+    rows: Sequence[OutcomeRow]
+
+
 async def respond_feedback(body: bytes, content_type: str, engine: Engine, reporter: str) -> Response:
     """Take one report of `reporter`: 202 when it is durable, 200 when it was known already."""
     try:
-        report = _read(FeedbackRequest, body, content_type)
+        checked = _check([_read(FeedbackRequest, body, content_type)], engine, Reporter(reporter, time.time()))
     except RouterError as error:
         engine.metrics.on_feedback(error.code)
         return error_response(error)
-    (result,) = await accept([report], engine, reporter)
+    (result,) = await _accept(checked, engine)
     if isinstance(result, RouterError):
         return error_response(result)
     return _KNOWN if result is Appended.DUPLICATE else _ACCEPTED
@@ -54,12 +66,16 @@ async def respond_feedback(body: bytes, content_type: str, engine: Engine, repor
 
 async def respond_feedback_batch(body: bytes, content_type: str, engine: Engine, reporter: str) -> Response:
     """Take many reports; each gets its own result, in order. 503 when the store failed any: then send all again."""
+
+    def check() -> _Checked:
+        return _check(_read(FeedbackBatchRequest, body, content_type).reports, engine, Reporter(reporter, time.time()))
+
     try:
-        batch = _read(FeedbackBatchRequest, body, content_type)
+        checked = await asyncio.to_thread(check) if len(body) > MOST_ON_LOOP else check()
     except RouterError as error:
         engine.metrics.on_feedback(error.code)
         return error_response(error)
-    results = await accept(batch.reports, engine, reporter)
+    results = await _accept(checked, engine)
     for result in results:
         if isinstance(result, StoreUnavailableError):
             return error_response(result)
@@ -67,23 +83,19 @@ async def respond_feedback_batch(body: bytes, content_type: str, engine: Engine,
     return Response(orjson.dumps({"results": [_told(r) for r in results]}), status, media_type="application/json")
 
 
-async def accept(reports: Sequence[FeedbackRequest], engine: Engine, name: str) -> list[Accepted]:
-    """Check reports, and wait until those that are good are durable.
+def _check(reports: Sequence[FeedbackRequest], engine: Engine, reporter: Reporter) -> _Checked:
+    """Check ids and models of reports; may be called from any thread."""
+    errors = [_error(report, engine, reporter.now) for report in reports]
+    good = (report for report, error in zip(reports, errors, strict=True) if error is None)
+    return _Checked(errors, [outcome_row(report, reporter) for report in good])
 
-    Args:
-        reports: At least one.
-        engine: Checks ids and models, and writes.
-        name: Whose reports they are: the id of an API key, or `ANONYMOUS`.
 
-    Returns:
-        For each what became of it, or the error that its reporter must see.
-    """
-    reporter = Reporter(name, time.time())
-    results: list[Accepted | None] = [_error(report, engine, reporter.now) for report in reports]
+async def _accept(checked: _Checked, engine: Engine) -> list[Accepted]:
+    """Wait until the good ones are durable; returns for each what became of it, or the error that its reporter sees."""
+    results: list[Accepted | None] = list(checked.errors)
     good = [place for place, error in enumerate(results) if error is None]
-    rows = [outcome_row(reports[place], reporter) for place in good]
-    engine.metrics.expect(row.key for row in rows)
-    written = await engine.reports.store(rows) if rows else ()
+    engine.metrics.expect(row.key for row in checked.rows)
+    written = await engine.reports.store(checked.rows) if good else ()
     for place, result in zip(good, written, strict=True):
         if isinstance(result, Appended | RouterError):
             results[place] = result
@@ -93,7 +105,11 @@ async def accept(reports: Sequence[FeedbackRequest], engine: Engine, name: str) 
     if any(isinstance(result, Appended) for result in results):
         engine.following.follower.wake()
     told = [result for result in results if result is not None]
-    for name, count in Counter([r.value if isinstance(r, Appended) else r.code for r in told]).items():
+    counts: dict[str, int] = {}
+    for result in told:
+        name = result.value if isinstance(result, Appended) else result.code
+        counts[name] = counts.get(name, 0) + 1
+    for name, count in counts.items():
         engine.metrics.on_feedback(name, count)
     return told
 
