@@ -74,7 +74,7 @@ class Ballots:
     @cached_property
     def first(self) -> IntArray:
         """(S, B) the column that each strategy puts first; meaningless where it does not vote."""
-        return foremost(_eligible(self.heard, self.candidates), self.cost_usd)
+        return foremost(_eligible(self.utility, self.candidates), self.cost_usd)
 
     def take(self, rows: Sequence[int]) -> Ballots:
         """The ballots of some of the requests."""

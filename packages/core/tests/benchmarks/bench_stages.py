@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -30,7 +31,7 @@ from monkey_coder.app.hot_path import parse
 from monkey_coder.bootstrap import Core, open_core
 from monkey_coder.core.complexity import analyse, estimate_tokens
 from monkey_coder.models import RouteRequest
-from monkey_coder.ports import REJECTED, DecisionEvent
+from monkey_coder.ports import REJECTED, DecisionEvent, RouteBatch
 from monkey_coder.quantum.answers import Decided, write_answers
 from monkey_coder.quantum.collapse_strategies import COLLAPSES
 from monkey_coder.quantum.exploration import explore
@@ -74,8 +75,16 @@ def stages_of(core: Core, bodies: Sequence[bytes]) -> Stages:
     strategies = list(snapshot.strategies.values())
     bonus = provider_bonus(requests, table, snapshot.preferred_bonus)
 
+    def fresh() -> RouteBatch:
+        """The same batch without what strategies share, which is worked out once a batch."""
+        return replace(batch)
+
+    def one_after_the_other() -> Any:
+        shared = fresh()
+        return [strategy.score(shared) for strategy in strategies]
+
     def fan_out() -> Any:
-        return manager.threads.run(strategies, batch, 1.0)
+        return manager.threads.run(strategies, fresh(), 1.0)
 
     outcomes = fan_out()
     ballots = collect_ballots(batch, outcomes, None, bonus, snapshot.reliability)
@@ -100,11 +109,11 @@ def stages_of(core: Core, bodies: Sequence[bytes]) -> Stages:
         ("marks", lambda: text_marks(prompts)),
         ("gates", gates),
         ("prepare, the whole from analyse to encode", lambda: prepare(requests, snapshot, manager.embedder)),
-        ("strategies, one after the other", lambda: [strategy.score(batch) for strategy in strategies]),
+        ("strategies, one after the other", one_after_the_other),
         ("fan-out, strategies included", fan_out),
         ("collect ballots", lambda: collect_ballots(batch, outcomes, None, bonus, snapshot.reliability)),
         ("estimate", lambda: estimate(batch, ballots, outcomes)),
-        *((f"collapse: {name}", lambda c=collapse: c(ballots)) for name, collapse in COLLAPSES.items()),
+        *((f"collapse: {name}", lambda c=collapse: c(replace(ballots))) for name, collapse in COLLAPSES.items()),
         ("explore", lambda: explore(ranking.order[:, 0], ranking.utility, batch.candidates, epsilon, rng)),
         ("ids", lambda: manager.ids.make(len(batch))),
         ("answer", lambda: write_answers(prepared, decided, outcomes, snapshot, ids)),

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 from builders import Failing, Fixed, Held, SetClock, route_batch
@@ -347,11 +348,42 @@ def test_closing_does_not_wait_for_a_stuck_strategy() -> None:
         assert time.monotonic() - started < PATIENT_S / 2
 
 
+@dataclass(frozen=True)
+class Instant(Fixed):
+    """Says that it is done at once."""
+
+    instant = True
+
+
+def test_an_instant_strategy_that_fails_takes_nobody_along() -> None:
+    class Hopeless:
+        name = "hopeless"
+        instant = True
+
+        def score(self, batch: RouteBatch) -> Scores:
+            raise ValueError("no such luck")
+
+    with manager() as threads:
+        outcomes = threads.run([Hopeless(), Instant("well", [0.5, 0.6])], BATCH, PATIENT_S)
+    assert statuses(outcomes) == ["FAILED", "SUCCESS"]
+    assert outcomes[0].error == "ValueError: no such luck"
+    assert [outcome.arrival for outcome in outcomes] == [None, 0]
+
+
+def test_instant_strategies_are_cancelled_once_enough_have_answered() -> None:
+    with held("slow") as (slow,), manager() as threads:
+        strategies = [slow, *(Instant(name, [0.5, 0.6]) for name in "abc")]
+        outcomes = threads.run(strategies, BATCH, PATIENT_S, enough=lambda so_far: len(so_far) == 2)
+        assert statuses(outcomes) == ["CANCELLED", "SUCCESS", "SUCCESS", "CANCELLED"]
+        assert [outcome.arrival for outcome in outcomes] == [None, 0, 1, None]
+        assert outcomes[3].seconds is None
+
+
 def test_an_instant_strategy_runs_where_the_others_are_waited_for() -> None:
     where: list[str] = []
 
-    class Instant:
-        name = "instant"
+    class Here:
+        name = "here"
         instant = True
 
         def score(self, batch: RouteBatch) -> Scores:
@@ -359,6 +391,6 @@ def test_an_instant_strategy_runs_where_the_others_are_waited_for() -> None:
             return abstention(batch)
 
     with manager() as threads:
-        outcomes = threads.run([Instant(), fixed("busy")], BATCH, PATIENT_S)
+        outcomes = threads.run([Here(), fixed("busy")], BATCH, PATIENT_S)
     assert [outcome.status for outcome in outcomes] == ["SUCCESS", "SUCCESS"]
     assert where == [threading.current_thread().name]
