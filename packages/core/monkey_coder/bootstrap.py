@@ -40,7 +40,7 @@ from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.interval import wilson
 from monkey_coder.quantum.load_balancer import LoadBalancer, Outstanding
 from monkey_coder.quantum.metrics_collector import MetricsCollector
-from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE, Exposition
+from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE, Exposition, settling
 from monkey_coder.quantum.metrics_series import Vocabulary
 from monkey_coder.quantum.performance_monitor import Alert, PerformanceMonitor
 from monkey_coder.quantum.policy_shelf import StoreShelf
@@ -193,13 +193,13 @@ def open_core(
         table = served.table()
         registry = CollectorRegistry()
         shared = os.environ.get(DIRECTORY_VARIABLE)
-        exposition = Exposition(registry, Path(shared) if shared else None)
         words = Vocabulary(
             refs=lambda: live().table.index,
             providers=lambda: live().table.providers,
             strategies=lambda: live().strategies,
         )
         metrics = MetricsCollector(registry, words)
+        exposition = Exposition(registry, Path(shared) if shared else None, metrics.settle)
         monitor = PerformanceMonitor(on_alert=partial(_note_alert, metrics))
         plugged_in = plugged_in_strategies()
         strategies = configured_strategies(None, None, plugged_in)
@@ -253,6 +253,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         writer = BackgroundWriter(store, health.on_error, time.time, max_decisions=MOST_UNWRITTEN)
         stack.callback(writer.close, LAST_WRITES_S)
         core = stack.enter_context(open_core(settings, [DecisionLog(writer.put, time.time)], store))
+        await stack.enter_async_context(settling(core.metrics.settle))
         following = follow(
             store,
             core.live,

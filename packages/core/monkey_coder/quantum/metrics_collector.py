@@ -1,14 +1,15 @@
 """Prometheus series from events (T2.4.1): one event per decision, one per outcome; the names are a contract.
 
-Counters move once per batch, not once per decision. Label values come from closed sets alone: a value that is in none
-becomes `other`. With several web processes every one of them writes its own share, and `metrics_exposition` adds up.
+Decisions are noted, and counted together some time later: whoever asks for series makes that happen first. Label values
+come from closed sets alone: a value that is in none becomes `other`. With several web processes every one of them
+writes its own share, and `metrics_exposition` adds up.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter as Tally
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Final, get_args
 
@@ -17,10 +18,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from monkey_coder.errors import RouterError
 from monkey_coder.models import COLLAPSE_NAMES, CacheResult, Degradation, ThreadStatus
 from monkey_coder.ports import DecisionEvent, OutcomeEvent
-from monkey_coder.quantum.metrics_series import OTHER, Bounded, CountedHistogram, Vocabulary, each_of, of_models
-
-DECISION_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Seconds; from a cached decision to a stuck one."""
+from monkey_coder.quantum.decision_tally import DECISION_BUCKETS, DecisionTally
+from monkey_coder.quantum.metrics_series import (
+    OTHER,
+    AskedFirst,
+    Bounded,
+    CountedHistogram,
+    Vocabulary,
+    each_of,
+    of_models,
+)
 
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -42,6 +49,9 @@ BREAKER_STATES: Final = ("closed", "half_open", "open")
 MOST_EXPERIMENTS: Final = 500
 """Arms of experiments that get a series of their own."""
 
+MOST_UNSETTLED: Final = 2_000
+"""Batches; who builds a collector need not settle it."""
+
 MOST_EXPECTED: Final = 50_000
 """Reports that were accepted and not learned from yet; their decisions may be long in coming."""
 
@@ -58,8 +68,13 @@ class MetricsCollector:
         words = vocabulary or Vocabulary()
         self._expected: OrderedDict[Hashable, None] = OrderedDict()
         self._arms: set[tuple[str, str]] = set()
-        self._lock = threading.Lock()
+        self._decided: deque[Sequence[DecisionEvent]] = deque()
+        self._finished: Tally[str] = Tally()
+        self._sizes: Tally[int] = Tally()
+        self._waiting = 0
+        self._lock, self._settling = threading.Lock(), threading.Lock()
         self._registry = registry
+        registry.register(AskedFirst(self.settle))
         self._add_decisions(words)
         self._add_outcomes(words)
         self._add_learning()
@@ -197,7 +212,6 @@ class MetricsCollector:
             registry=self._registry,
             multiprocess_mode="mostrecent",
         )
-
         self._pace = [
             Gauge(name, told, registry=self._registry, multiprocess_mode="livemostrecent")
             for name, told in (
@@ -215,12 +229,14 @@ class MetricsCollector:
 
     def on_batch(self, size: int, waiting: int) -> None:
         """Note a batch of `size` requests that left `waiting` behind it."""
-        self._batch_size.observe_times(size, 1)
-        self._queue_depth.set(waiting)
+        with self._lock:
+            self._sizes[size] += 1
+        self._waiting = waiting
 
     def on_finished(self, outcome: str, count: int = 1) -> None:
         """Note requests that ended: `decided`, `abandoned`, or the code of the error (`monkey_coder.errors`)."""
-        self._requests(outcome).inc(count)
+        with self._lock:
+            self._finished[outcome] += count
 
     def on_feedback(self, result: str, count: int = 1) -> None:
         """Note reports: `new`, `replaced`, `late`, `duplicate`, or the code of the error."""
@@ -302,38 +318,38 @@ class MetricsCollector:
 
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
         """Note the decisions of one batch."""
-        models: Tally[tuple[str, str, str]] = Tally()
-        results: Tally[tuple[str, str]] = Tally()
-        degraded: Tally[str] = Tally()
-        seconds: Tally[tuple[str, float]] = Tally()
-        arms: Tally[tuple[str, str]] = Tally()
-        timed: dict[str, float] = {}
-        for event in events:
-            answer = event.answer
-            models[answer["provider"], answer["model"], answer["collapse_strategy"]] += 1
-            seconds[answer["cache"], event.duration_s] += 1
-            if answer["degraded"]:
-                degraded.update(answer["degraded"])
-            experiment = answer.get("experiment")
-            if experiment is not None:
-                arms[experiment["id"], experiment["arm"]] += 1
-            for thread in answer["thread_results"] if event.reuse is None else ():
-                name = thread["strategy"]
-                results[name, thread["status"]] += 1
-                if thread["execution_time_ms"] is not None:
-                    timed[name] = thread["execution_time_ms"] / 1e3
-        for decision, count in models.items():
+        self._decided.append(events)
+        if len(self._decided) > MOST_UNSETTLED:  # nobody settles
+            self.settle()
+
+    def settle(self) -> None:
+        """Bring the series up to date with what was noted of decisions, requests and batches."""
+        with self._settling:
+            tally = DecisionTally()
+            for _ in range(len(self._decided)):
+                tally.add(self._decided.popleft())
+            with self._lock:
+                finished, sizes, self._finished, self._sizes = self._finished, self._sizes, Tally(), Tally()
+            for outcome, count in finished.items():
+                self._requests(outcome).inc(count)
+            for size, count in sizes.items():
+                self._batch_size.observe_times(size, count)
+            self._queue_depth.set(self._waiting)
+            self._take_over(tally)
+
+    def _take_over(self, tally: DecisionTally) -> None:
+        for decision, count in tally.models.items():
             self._decisions(*decision).inc(count)
-        for result, count in results.items():
+        for result, count in tally.results.items():
             self._strategy_results(*result).inc(count)
-        for reason, count in degraded.items():
+        for reason, count in tally.degraded.items():
             self._degraded(reason).inc(count)
-        for arm, count in arms.items():
+        for arm, count in tally.arms.items():
             self._assignments(*arm).inc(count)
-        for (cache, duration), count in seconds.items():
-            self._duration(cache).observe_times(duration, count)
-        for name, duration in timed.items():
-            self._strategy_duration(name).observe_times(duration, 1)
+        for cache, times in tally.seconds.items():
+            self._duration(cache).observe_buckets(times.buckets, times.total_s)
+        for name, times in tally.timed.items():
+            self._strategy_duration(name).observe_buckets(times.buckets, times.total_s)
 
 
 def error_codes() -> Iterator[str]:

@@ -6,10 +6,13 @@ multiprocess mode), and whichever is asked adds them up. Ratios are computed fro
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +21,31 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from monkey_coder.repeating import repeat
+
 DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the directory; prometheus_client reads it when it is imported, so it is set before."""
 
 _LIVE_GAUGES: Final = re.compile(r"gauge_live[a-z]*_(\d+)\.db")
+
+
+SETTLE_EVERY_S: Final = 0.1
+"""After so long at most other processes tell of what this one noted; what was noted later is lost when it is killed."""
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def settling(settle: Callable[[], object]) -> AsyncIterator[None]:
+    """Keep the series of this process up to date, for those who ask other processes, and settle them at the end."""
+    with ThreadPoolExecutor(1, thread_name_prefix="metrics") as executor:
+        again = repeat(executor, SETTLE_EVERY_S, settle, log=_log, failed="metrics could not be brought up to date")
+        task = asyncio.create_task(again, name="metrics")
+        try:
+            yield
+        finally:
+            task.cancel()
+            settle()
 
 
 class Exposition:
@@ -30,14 +54,19 @@ class Exposition:
     Args:
         registry: With the series of this process.
         directory: Where all processes write theirs; None: this process is the only one.
+        settle: Brings the series of this process up to date.
     """
 
-    def __init__(self, registry: CollectorRegistry, directory: Path | None) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, directory: Path | None, settle: Callable[[], object] = lambda: None
+    ) -> None:
         self._registry = registry
         self._directory = directory
+        self._settle = settle
 
     def render(self) -> bytes:
         """Return the series in Prometheus' text format. Reads files where there are several processes."""
+        self._settle()
         source: Collector = self._registry
         if self._directory is not None:
             bury_the_dead(self._directory)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import Histogram
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric as MetricFamily
+from prometheus_client.registry import Collector
 
 OTHER: Final = "other"
 """Stands for every label value that is in no closed set."""
@@ -48,12 +50,39 @@ class Vocabulary:
 
 
 class CountedHistogram(Histogram):
-    """A histogram that takes the same value many times at the price of one."""
+    """A histogram that takes many values at the price of few."""
 
     def observe_times(self, amount: float, times: int) -> None:
         """Observe `amount` as if `observe` had been called `times` times."""
         self._sum.inc(amount * times)
         self._buckets[bisect_left(self._upper_bounds, amount)].inc(times)
+
+    def observe_buckets(self, counts: Mapping[int, int], total: float) -> None:
+        """Observe values of which is known how many fell into each bucket, and their sum.
+
+        Args:
+            counts: How many, by the place of the bucket.
+            total: Sum of all values.
+        """
+        self._sum.inc(total)
+        for place, count in counts.items():
+            self._buckets[place].inc(count)
+
+
+class AskedFirst(Collector):
+    """Has no series of its own: registered before those that have, it brings them up to date when they are asked for.
+
+    Args:
+        settle: Does that.
+    """
+
+    def __init__(self, settle: Callable[[], object]) -> None:
+        self._settle = settle
+
+    def collect(self) -> Iterable[MetricFamily]:
+        """Settle; there is nothing to tell."""
+        self._settle()
+        return ()
 
 
 class Bounded(Generic[Metric]):

@@ -26,6 +26,8 @@ from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE, Expositi
 STRATEGIES = ("dqn", "memory", "task_optimized", "cost_efficient", "performance", "balanced")
 MODELS = tuple((f"provider{number % 5}", f"model-{number}") for number in range(25))
 BATCHES = (1, 8, 64)
+SETTLED = 50
+"""Batches between two times that the series are brought up to date; a busy server decides more of them."""
 
 
 def answer(number: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -78,6 +80,8 @@ def measure(way: str) -> None:
             metrics.on_batch(size, 0)
             for _ in range(size):
                 metrics.on_finished("decided")
+            if number % SETTLED == 0:
+                metrics.settle()
 
         rounds = 6_400 // size
         say(f"{way:<10} decision, {size:>2} a batch   {microseconds(decided, size, rounds):8.2f}")

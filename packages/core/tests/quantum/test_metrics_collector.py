@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from monkey_coder.quantum.metrics_collector import (
     CACHE_RESULTS,
     CACHE_TIERS,
     MOST_EXPERIMENTS,
+    MOST_UNSETTLED,
     REPORT_RESULTS,
     MetricsCollector,
     error_codes,
@@ -185,6 +187,7 @@ def test_a_model_gets_a_series_from_when_it_is_in_the_catalog() -> None:
     registry = CollectorRegistry()
     metrics = MetricsCollector(registry, Vocabulary(refs=lambda: refs))
     metrics.on_decided([event("m")])
+    metrics.settle()
     refs.append("p/m")
     metrics.on_decided([event("m"), event("m")])
 
@@ -319,6 +322,20 @@ def test_no_decisions_are_no_news(registry: CollectorRegistry, metrics: MetricsC
     before = generate_latest(registry)
     metrics.on_decided([])
     assert generate_latest(registry) == before
+
+
+def test_decisions_that_nobody_asks_about_are_not_kept_for_ever(
+    registry: CollectorRegistry, metrics: MetricsCollector
+) -> None:
+    first = event()
+    kept = weakref.ref(first.batch.state)
+    metrics.on_decided([first])
+    del first
+    for _ in range(MOST_UNSETTLED):
+        metrics.on_decided([event()])
+    assert kept() is None
+    labels = {"provider": "p", "model": "m", "collapse": "weighted"}
+    assert registry.get_sample_value("quantum_decisions_total", labels) == MOST_UNSETTLED + 1
 
 
 def test_two_collectors_with_registries_of_their_own_stay_apart() -> None:

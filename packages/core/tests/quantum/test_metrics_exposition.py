@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE, Exposition
+from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE, Exposition, settling
 
 COUNTING = """
 import sys
@@ -27,6 +29,7 @@ metrics.on_provider("p", available=len(sys.argv) > 1, breaker="closed")
 metrics.on_training(loss=0.5)
 metrics.expect(["r"])
 metrics.on_outcomes([OutcomeEvent("r", "p/m", float(len(sys.argv) > 1), 0.5)])
+metrics.settle()
 print("counted", flush=True)
 sys.stdin.read()
 """
@@ -100,3 +103,17 @@ def test_promtool_has_nothing_to_say_against_the_sums(tmp_path: Path, start: Sta
     sums = Exposition(CollectorRegistry(), tmp_path).render()
     checked = subprocess.run(["promtool", "check", "metrics"], input=sums, capture_output=True)
     assert (checked.returncode, checked.stderr) == (0, b"")
+
+
+async def test_series_are_kept_up_to_date_and_settled_at_the_end() -> None:
+    settled = asyncio.Event()
+    loop, times = asyncio.get_running_loop(), []
+
+    def settle() -> None:
+        times.append(time.monotonic())
+        loop.call_soon_threadsafe(settled.set)
+
+    async with settling(settle):
+        await asyncio.wait_for(settled.wait(), 60)
+        began = time.monotonic()
+    assert times[-1] >= began

@@ -51,13 +51,13 @@ LATE: tuple[str, float | None] = ("TIMEOUT", 50.0)
 
 
 @given(st.lists(st.floats(-1e6, 1e6)), st.integers(1, 20))
-def test_a_window_holds_the_last_numbers_and_their_mean(numbers: list[float], size: int) -> None:
+def test_a_window_holds_the_last_numbers_and_knows_their_shares(numbers: list[float], size: int) -> None:
     window = RollingWindow(size)
     for number in numbers:
         window.add(number)
     last = numbers[-size:]
     assert sorted(window.values().tolist()) == sorted(last)
-    assert window.mean() == pytest.approx(np.mean(last) if last else 0.0)
+    assert window.share(1.0) == pytest.approx(last.count(1.0) / len(last) if last else 0.0)
 
 
 def test_what_was_read_from_a_window_stays_as_it_was() -> None:
