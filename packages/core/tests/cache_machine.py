@@ -100,10 +100,9 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, prompt=PROMPTS)
     def confirm(self, who: int, prompt: int) -> None:
-        origin = self.local[who].get((self.policy, prompt))
-        if origin is not None and self.homes[who].cache.confirm(origin, MODEL):
+        origin = self.local[who].pop((self.policy, prompt), None)
+        if origin is not None and self.homes[who].cache.confirm(origin, MODEL):  # else it was at its end, and went
             self.homes[who].cache.forget(origin, MODEL)  # from here on the two know different ends of its life
-            self.local[who].pop((self.policy, prompt))
             self.shared.pop((self.policy, prompt), None)
             self._settle(who)
 
