@@ -38,7 +38,7 @@ OVERRIDES: Final = "provider_override"
 _BULK: Final = 500
 """Outcomes read at once."""
 _LOT: Final = 32
-"""Outcomes learned from together: enough that the work on arrays is shared, few enough to be over in half a
+"""Outcomes learned from together: enough that the work on arrays is shared, few enough to be over in about a
 millisecond."""
 _MANY: Final = 32
 """A step that takes in so many need not be followed by another one soon: all of it is seen within the pause between
