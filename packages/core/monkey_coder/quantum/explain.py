@@ -35,6 +35,10 @@ class Replayer(Protocol):
         """Why it cannot; None when it can."""
         ...
 
+    def deployments_of(self, ref: str) -> frozenset[str]:
+        """Refs of all deployments of the same model, this one included."""
+        ...
+
     def winners(self, variants: Variants) -> IntArray:
         """(V,) the winning column of each variant, or `NOBODY`."""
         ...
@@ -71,12 +75,13 @@ def explain(
     found: list[Precedent] = []
     if precedents is not None and record.dimensions:
         found = [p for p in precedents(record.embedding, PRECEDENTS + 1) if p.decision_id != record.id][:PRECEDENTS]
+    same = replayer.deployments_of(record.refs[record.winner]) if record.refs else frozenset()
     return Explanation(
         decision_id=record.id,
         served=record.served,
         winner=winner_of(record),
-        why=why(record),
-        instead=None if instead is None else why_not(record, instead),
+        why=why(record, same),
+        instead=None if instead is None else why_not(record, instead, same),
         models=model_views(record),
         strategies=strategy_views(record),
         excluded=tuple(Exclusion.model_validate(each, strict=False) for each in record.answer["excluded"]),

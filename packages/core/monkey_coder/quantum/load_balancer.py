@@ -109,6 +109,7 @@ class LoadBalancer:
         success: FloatArray,
         high: FloatArray,
         last: IntArray,
+        winner: IntArray,
     ) -> Served:
         """Let a deployment of the chosen model take each call; call it only where `table.deployments` has any.
 
@@ -120,11 +121,12 @@ class LoadBalancer:
             success: (B, M) P(success).
             high: (B, M) upper end of its interval.
             last: (B,) column that the session used last; negative without one.
+            winner: (B,) column that the collapse put first.
 
         Returns:
-            The same with other columns and distribution; `explored` stays what it was.
+            The same with other columns and distribution; to call another deployment of the winner is not to explore.
         """
-        column, distribution = served.column.copy(), served.distribution.copy()
+        column, distribution, explored = served.column.copy(), served.distribution.copy(), served.explored.copy()
         for members in table.deployments:
             eligible = eligible_deployments(
                 candidates[:, members], acceptable[:, members], success[:, members], high[:, members]
@@ -138,7 +140,8 @@ class LoadBalancer:
             distribution[:, members] = np.where(spread, mass * shares, served.distribution[:, members])
             drawn = _draw(shares, self.rng)
             column[here] = members[drawn[here]]
-        return replace(served, column=column, distribution=distribution)
+            explored &= ~(np.isin(served.column, members) & np.isin(winner, members))
+        return replace(served, column=column, distribution=distribution, explored=explored)
 
     def _shares(
         self, members: IntArray, eligible: BoolArray, here: BoolArray, table: ModelTable

@@ -212,8 +212,16 @@ class QuantumRoutingManager:
         chosen = served.column
         if self.balancer is not None and batch.table.deployments:
             served = self.balancer.spread(
-                served, batch.table, batch.candidates, drawable, estimates.success, estimates.high, last
+                served,
+                batch.table,
+                batch.candidates,
+                drawable,
+                estimates.success,
+                estimates.high,
+                last,
+                ranking.order[:, 0],
             )
+            chosen = np.where(served.explored, chosen, ranking.order[:, 0])
         for session, column in zip(sessions, served.column.tolist(), strict=True):
             if session:
                 self.sessions.use(session, batch.table.refs[column])
@@ -224,7 +232,7 @@ class QuantumRoutingManager:
             for decision_id, request in zip(made, prepared.requests, strict=True)
         ]
         answers = write_answers(prepared, decided, polled.outcomes, snapshot, ids)
-        if served.column is not chosen:
+        if batch.table.deployments:
             tell_of_deployments(answers, chosen, served.column, batch.table.refs)
         seconds = self.clock() - started
         for answer in answers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from monkey_coder.ports import FloatArray
@@ -12,14 +14,20 @@ from monkey_coder.quantum.explanation import Instead
 from monkey_coder.quantum.provider_bonus import FAILED_MALUS
 
 
-def why(record: DecisionRecord) -> tuple[str, ...]:
-    """Why a decision fell as it did: how it was made, what was expected, and what stood next."""
+def why(record: DecisionRecord, same: Collection[str] = ()) -> tuple[str, ...]:
+    """Why a decision fell as it did: how it was made, what was expected, and what stood next.
+
+    Args:
+        record: The decision.
+        same: Refs of all deployments of the model that the collapse put first: to call one of them is not to explore.
+    """
     said = [str(record.answer["collapse_reasoning"])]
     if not record.refs:
         return tuple(said)
     said.append(_expectation(record, record.winner))
     if record.answer["explored"]:
-        others = 1.0 - float(record.distribution[record.winner])
+        own = [column for column, ref in enumerate(record.refs) if column == record.winner or ref in same]
+        others = 1.0 - float(record.distribution[own].sum())
         said.append(
             f"It was not served: with probability {number(others)} another candidate is tried, to learn, "
             f"and this time that was {record.served}."
@@ -32,12 +40,13 @@ def why(record: DecisionRecord) -> tuple[str, ...]:
     return tuple(said)
 
 
-def why_not(record: DecisionRecord, ref: str) -> Instead:
+def why_not(record: DecisionRecord, ref: str, same: Collection[str] = ()) -> Instead:
     """Why a decision did not fall on a model.
 
     Args:
         record: The decision.
         ref: The model; it need not have been in the catalog.
+        same: As for `why`.
     """
     if ref not in record.refs:
         if ref == record.served:
@@ -54,10 +63,10 @@ def why_not(record: DecisionRecord, ref: str) -> Instead:
             reason = f"It was excluded by the gate {exclusion['reason']}: {exclusion['detail']}."
             return Instead(model=ref, standing="excluded", reasons=(reason,))
     if ref == record.served:
-        reasons = ("It is what was served.", *why(record))
+        reasons = ("It is what was served.", *why(record, same))
         return Instead(model=ref, standing="served", reasons=reasons)
     if column == record.winner:
-        return Instead(model=ref, standing="first", reasons=why(record))
+        return Instead(model=ref, standing="first", reasons=why(record, same))
     return Instead(model=ref, standing="candidate", reasons=_reasons(record, column))
 
 

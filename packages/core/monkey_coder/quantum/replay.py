@@ -64,6 +64,13 @@ class Replay:
             return "none of the strategies that decided exists any more"
         return None
 
+    def deployments_of(self, ref: str) -> frozenset[str]:
+        """Refs of all deployments of the same model today, this one included."""
+        table = self.snapshot.table
+        column = table.index.get(ref)
+        members = next((each for each in table.deployments if column is not None and column in each), ())
+        return frozenset({ref, *(table.refs[member] for member in members)})
+
     def winners(self, variants: Variants) -> IntArray:
         """Decide variants of the record.
 

@@ -15,10 +15,12 @@ from monkey_coder.catalog.table import ModelTable
 from monkey_coder.ports import DecisionEvent, OutcomeEvent
 from monkey_coder.quantum.decision_log import DecisionLog
 from monkey_coder.quantum.decision_record import decode
+from monkey_coder.quantum.explain import explain
 from monkey_coder.quantum.exploration import Served
 from monkey_coder.quantum.load_balancer import LoadBalancer, Outstanding
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
-from monkey_coder.quantum.reasons import why
+from monkey_coder.quantum.reasons import number, why
+from monkey_coder.quantum.replay import Replay
 
 REFS = ("one/x", "two/x", "three/x", "other/y")
 
@@ -59,6 +61,7 @@ def spread(
         np.broadcast_to(np.array(success, np.float32), shape),
         np.broadcast_to(np.array(high, np.float32), shape),
         np.full(len(served.column), last),
+        served.column,
     )
 
 
@@ -194,6 +197,24 @@ def test_decisions_are_spread_with_their_probability_and_told_of() -> None:
     assert any("two/x, another deployment of one/x, takes this call" in said for said in why(record))
 
 
+def test_what_is_explored_is_another_model_and_no_deployment_of_the_same() -> None:
+    unwritten: list[Any] = []
+    with deployed(DecisionLog(unwritten.append, lambda: 1.0), epsilon=0.5) as manager:
+        answers = balanced(manager).decide([ask(episode_id=f"e{n}") for n in range(400)])
+        snapshot = manager.snapshot()
+    place = next(n for n, answer in enumerate(answers) if answer["explored"] and chosen(answer) == "other/y")
+    assert {chosen(answer) for answer in answers if answer["explored"]} == {"other/y"}
+    for answer in answers:
+        said = answer["collapse_reasoning"]
+        assert ("to learn" in said) == answer["explored"]
+        assert ("two/x, another deployment of one/x, takes this call" in said) == (chosen(answer) == "two/x")
+    record = decode(unwritten[place]().payload)
+    told = explain(record, Replay(record, snapshot))
+    tried = float(record.distribution[2])
+    assert 0.0 < tried < 0.6
+    assert any(f"with probability {number(tried)} another candidate is tried" in said for said in told.why)
+
+
 def test_rules_of_a_request_and_sessions_hold() -> None:
     with deployed() as manager:
         balanced(manager)
@@ -208,7 +229,6 @@ def test_exploration_and_balancing_keep_a_distribution() -> None:
     unwritten: list[Any] = []
     with deployed(DecisionLog(unwritten.append, lambda: 1.0), epsilon=0.5) as manager:
         answers = balanced(manager, "least_outstanding").decide([ask() for _ in range(100)])
-    assert any(answer["explored"] for answer in answers)
     for answer, make in zip(answers, unwritten, strict=True):
         record = decode(make().payload)
         assert record.distribution.sum() == pytest.approx(1.0, abs=1e-5)
