@@ -78,7 +78,7 @@ def planned_utility(batch: RouteBatch, objective: Objective) -> FloatArray:
         (B, M) utility in successes, at most 1.
     """
     success, rejected = batch.success, batch.attempts == REJECTED
-    if rejected.any():
+    if np.count_nonzero(rejected):
         success = harder(success, batch.setback_logits * success.sum(axis=1, where=rejected))
     value, chances = _one_attempt(batch, objective, success)
     most = int(batch.attempts_left.max(initial=1))
