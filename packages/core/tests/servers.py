@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 """What a loaded machine is given before a test fails; nothing waits so long when all is well."""
 
 COMMAND = (sys.executable, "-m", "monkey_coder.cli")

@@ -92,7 +92,7 @@ def learning(here: Here, workshop: Workshop) -> Iterator[threading.Thread]:
 
 
 def eventually(holds) -> None:
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + 180.0
     while not holds():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
@@ -188,7 +188,7 @@ def test_while_it_trains_it_goes_on_reading(here: Here, teacher: Teacher) -> Non
     class Slow(LogTrainer):
         def train(self, *args: object, **more: object) -> Challenger:
             training.set()
-            assert release.wait(60.0)
+            assert release.wait(180.0)
             return super().train(*args, **more)  # type: ignore[arg-type]
 
     def make() -> LogTrainer:
@@ -196,7 +196,7 @@ def test_while_it_trains_it_goes_on_reading(here: Here, teacher: Teacher) -> Non
 
     with ThreadPoolExecutor(1) as aside, learning(here, here.workshop(make_trainer=make, aside=aside)):
         try:
-            assert training.wait(60.0)
+            assert training.wait(180.0)
             teacher.report(teacher.decide(30), time.time())
             eventually(lambda: counts(here).get("outcomes") == 130)
             assert here.shelf.numbers() == ()
@@ -211,7 +211,7 @@ def test_asked_to_end_while_it_trains_it_ends_and_publishes_nothing(here: Here, 
     with ThreadPoolExecutor(1) as aside, learning(here, here.workshop(steps=100_000, aside=aside)) as thread:
         eventually(lambda: doing(here) == "training")
         here.stop.set()
-        thread.join(60.0)
+        thread.join(180.0)
         assert not thread.is_alive()
     assert here.shelf.numbers() == ()
 

@@ -22,7 +22,7 @@ def child(script: str, mark: Path, patience_s: float = 30.0) -> LearnerChild:
 
 
 def eventually(holds) -> None:
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + 180.0
     while not holds():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
