@@ -16,7 +16,7 @@ from monkey_coder.quantum.exploration import Served
 from monkey_coder.quantum.preparation import Prepared
 from monkey_coder.quantum.snapshot import EngineSnapshot
 from monkey_coder.quantum.thread_manager import ThreadOutcome
-from monkey_coder.quantum.told_models import confidences, figures, option, thread_result
+from monkey_coder.quantum.told_models import CONFIDENCE_DIGITS, described, figures, rounded, split, thread_result
 
 Answer = dict[str, Any]
 """A decision as the fields of `monkey_coder.models.RoutingDecision`."""
@@ -85,12 +85,13 @@ def write_answers(
     """
     ranking, served, ballots = decided.ranking, decided.served, decided.ballots
     refs = snapshot.table.refs
+    names = split(refs)
     order = _chain(decided, snapshot.max_alternatives)
     chains: list[list[int]] = order.tolist()
     batch, estimates = prepared.batch, decided.estimates
     expectations = (estimates.success, estimates.low, estimates.high, batch.latency_s, ranking.utility)
-    told = figures(np.array(expectations, dtype=np.float32), prepared.gated.cost_usd, order)
-    counts: list[int] = np.sum(prepared.batch.candidates, axis=1).tolist()
+    told = figures(expectations, prepared.gated.cost_usd, order)
+    counts: list[int] = batch.candidates.sum(axis=1).tolist()
     winners: list[int] = ranking.order[:, 0].tolist()
     runners_up: list[int] = ranking.order[:, :2][:, -1].tolist()
     tallies = zip(
@@ -99,9 +100,9 @@ def write_answers(
         ranking.voters.tolist(),
         decided.reaching.tolist(),
         decided.stays.tolist(),
-        _rounded(ranking.confidence, 4),
+        rounded(ranking.confidence, CONFIDENCE_DIGITS),
         served.explored.tolist(),
-        _rounded(served.propensity, 6),
+        rounded(served.propensity, 6),
         strict=True,
     )
     threads = _thread_results(ballots, ranking, outcomes, refs)
@@ -110,7 +111,8 @@ def write_answers(
     for row, (decider, support, voters, reaching, stays, confidence, explored, propensity) in enumerate(tallies):
         request, analysis = prepared.requests[row], prepared.analyses[row]
         options = request.quantum_config
-        chosen, *alternatives = map(option, [refs[column] for column in chains[row][: counts[row]]], told[row])
+        chain = [names[column] for column in chains[row][: counts[row]]]
+        chosen, *alternatives = described(chain, told[row])
         answers.append(
             {
                 "decision_id": ids[row][0],
@@ -164,10 +166,16 @@ def _thread_results(
     voting: list[list[bool]] = ballots.voting.T.tolist()
     return [
         [
-            thread_result(strategy, status, time_ms, refs[first] if votes else None, confidence if votes else None)
+            {
+                "strategy": strategy,
+                "status": status,
+                "model": refs[first] if votes else None,
+                "confidence": confidence if votes else None,
+                "execution_time_ms": time_ms,
+            }
             for (strategy, status, time_ms), first, votes, confidence in zip(about, *row, strict=True)
         ]
-        for row in zip(firsts, voting, confidences(ballots.confidence.T), strict=True)
+        for row in zip(firsts, voting, rounded(ballots.confidence.T, CONFIDENCE_DIGITS), strict=True)
     ]
 
 
@@ -243,13 +251,7 @@ def sentence(
 def _chain(decided: Decided, length: int) -> NDArray[np.int64]:
     """(B, K) the served model first, then the ranking without it, as far as answers tell of it."""
     order = decided.ranking.order
-    if (decided.served.column != order[:, 0]).any():
+    if decided.served.column.tolist() != order[:, 0].tolist():  # in a third of the time of arrays
         keyed = np.where(order == decided.served.column[:, None], -1, np.arange(order.shape[1]))
         order = order[np.arange(len(order))[:, None], np.argsort(keyed, axis=1, kind="stable")]
     return order[:, : length + 1]
-
-
-def _rounded(values: FloatArray, digits: int) -> list[Any]:
-    """The same as a list of plain floats that print short."""
-    listed: list[Any] = values.astype(np.float64).round(digits).tolist()
-    return listed

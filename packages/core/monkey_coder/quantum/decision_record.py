@@ -16,7 +16,7 @@ from monkey_coder.models import Preferences, TaskType
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
 from monkey_coder.quantum.record_bytes import OpenRecord, open_record
 from monkey_coder.quantum.record_layout import Layout
-from monkey_coder.quantum.told_models import confidences, expected, figures, option, thread_result
+from monkey_coder.quantum.told_models import CONFIDENCE_DIGITS, described, figures, rounded, split, thread_result
 
 _STATED: Final = tuple(Preferences.model_fields)
 
@@ -289,12 +289,14 @@ def _following(
     """What of an answer follows from the arrays."""
     refs, served = record.refs, record.refs.index(record.served)
     chain = [served, *(column for column in record.order.tolist() if column != served)][: 1 + alternatives]
-    told = np.stack((record.success, record.low, record.high, record.latency_s, record.collapsed))
-    chosen, *others = figures(told[:, None], record.usd[None], np.array([chain]))[0]
-    trust = dict(zip(record.strategies, confidences(record.confidence), strict=True))
+    told = (record.success, record.low, record.high, record.latency_s, record.collapsed)
+    (numbers,) = figures([each[None] for each in told], record.usd[None], np.array([chain]))
+    names = split(refs)
+    chosen, *others = described([names[column] for column in chain], numbers)
+    trust = dict(zip(record.strategies, rounded(record.confidence, CONFIDENCE_DIGITS), strict=True))
     return {
-        "expected": expected(chosen),
-        "alternatives": [option(refs[column], each) for column, each in zip(chain[1:], others, strict=True)],
+        "expected": chosen["expected"],
+        "alternatives": others,
         "thread_results": [
             thread_result(name, status, ms, choices[name], None if choices[name] is None else trust[name])
             for name, status, ms in threads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -10,55 +11,61 @@ from numpy.typing import NDArray
 
 from monkey_coder.ports import FloatArray, IntArray
 
-_SCALES: Final = np.array([1e4, 1e4, 1e4, 1e1, 1e4, 1e8])[:, None, None]
+_LAST_PLACES: Final = np.array([1e4, 1e4, 1e4, 1e1, 1e4, 1e8])[:, None, None]
 """One over the last place told of success, low, high, milliseconds, utility and USD."""
+
+CONFIDENCE_DIGITS: Final = 4
 
 Told = Sequence[float]
 """Success, low, high, milliseconds, utility and USD of one model."""
 
 
-def figures(estimates: NDArray[np.float32], usd: NDArray[np.float64], chains: IntArray) -> list[list[Told]]:
+def figures(estimates: Sequence[FloatArray], usd: NDArray[np.float64], chains: IntArray) -> list[list[Told]]:
     """Round what is told of the models of each chain.
 
     Args:
-        estimates: (5, B, M) P(success), lower and upper end of its interval, expected latency of one attempt in
-            seconds, and utility.
+        estimates: P(success), lower and upper end of its interval, expected latency of one attempt in seconds, and
+            utility, each (B, M).
         usd: (B, M) expected cost of one attempt.
         chains: (B, K) columns.
     """
-    told = np.empty((len(_SCALES), *usd.shape), dtype=np.float64)
-    told[:5] = estimates
+    told = np.array((*estimates, usd), dtype=np.float64)[:, np.arange(len(chains))[:, None], chains]
     told[3] *= 1e3
-    told[5] = usd
-    told = told[:, np.arange(len(chains))[:, None], chains]
-    told *= _SCALES
+    told *= _LAST_PLACES
     np.rint(told, out=told)
-    told /= _SCALES
+    told /= _LAST_PLACES
     listed: list[list[Told]] = told.transpose(1, 2, 0).tolist()
     return listed
 
 
-def option(ref: str, told: Told) -> dict[str, Any]:
-    """A model in contract form (`monkey_coder.models.Alternative`).
+def described(names: Sequence[tuple[str, str]], told: Sequence[Told]) -> list[dict[str, Any]]:
+    """Models in contract form (`monkey_coder.models.Alternative`).
 
     Args:
-        ref: `provider/model`.
-        told: One entry of `figures`.
+        names: Provider and model of each.
+        told: Entries of `figures`; there may be more of them.
     """
-    provider, _, model = ref.partition("/")
-    return {"provider": provider, "model": model, "score": told[4], "expected": expected(told)}
+    return [
+        {
+            "provider": provider,
+            "model": model,
+            "score": score,
+            "expected": {
+                "success": success,
+                "success_low": low,
+                "success_high": high,
+                "cost_usd": usd,
+                "latency_ms": latency_ms,
+            },
+        }
+        for (provider, model), (success, low, high, latency_ms, score, usd) in zip(names, told, strict=False)
+    ]
 
 
-def expected(told: Told) -> dict[str, float]:
-    """What is expected of a model, in contract form (`monkey_coder.models.Expected`)."""
-    success, low, high, latency_ms, _, usd = told
-    return {
-        "success": success,
-        "success_low": low,
-        "success_high": high,
-        "cost_usd": usd,
-        "latency_ms": latency_ms,
-    }
+@lru_cache(maxsize=8)
+def split(refs: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Provider and model of each ref; they are the same until the catalog changes."""
+    return tuple((provider, model) for provider, _, model in (ref.partition("/") for ref in refs))
 
 
 def thread_result(
@@ -74,7 +81,11 @@ def thread_result(
     }
 
 
-def confidences(values: FloatArray) -> list[Any]:
-    """Confidences of strategies as they are told, in lists of the same shape."""
-    listed: list[Any] = values.astype(np.float64).round(4).tolist()
+def rounded(values: NDArray[np.floating[Any]], digits: int) -> list[Any]:
+    """Numbers that print short, in lists of the same shape; as `round` has them, in less time where there are few."""
+    told = values.astype(np.float64)
+    told *= 10.0**digits
+    np.rint(told, out=told)
+    told /= 10.0**digits
+    listed: list[Any] = told.tolist()
     return listed
