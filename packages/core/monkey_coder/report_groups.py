@@ -12,7 +12,7 @@ from monkey_coder.storage.port import Appended, OutcomeRow
 Result = Appended | Exception
 """What became of a report, or what kept it from being stored."""
 
-GATHER_S: Final = 0.025
+GATHER_S: Final = 0.01
 """How long reports are gathered that come soon after others; a single one goes to the store at once."""
 
 

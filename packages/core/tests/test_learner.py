@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -208,8 +208,20 @@ def test_while_it_trains_it_goes_on_reading(here: Here, teacher: Teacher) -> Non
 
 def test_asked_to_end_while_it_trains_it_ends_and_publishes_nothing(here: Here, teacher: Teacher) -> None:
     teacher.report(teacher.decide(100), time.time())
-    with ThreadPoolExecutor(1) as aside, learning(here, here.workshop(steps=100_000, aside=aside)) as thread:
-        eventually(lambda: doing(here) == "training")
+    training = threading.Event()
+
+    class Endless(LogTrainer):
+        def train(self, progress: Callable[[str, int, int, str], None], *_: object, **__: object) -> Challenger:
+            while True:
+                progress("value network", 1, 2, "")
+                training.set()
+                time.sleep(0.01)
+
+    def make() -> LogTrainer:
+        return Endless(load_catalog(None).table(), LogOptions(least_new=60), 0, time.time)
+
+    with ThreadPoolExecutor(1) as aside, learning(here, here.workshop(make_trainer=make, aside=aside)) as thread:
+        assert training.wait(180.0)
         here.stop.set()
         thread.join(180.0)
         assert not thread.is_alive()
