@@ -182,9 +182,10 @@ def consensus(ballots: Ballots) -> Ranking:
 def combined(ballots: Ballots) -> Ranking:
     """Rank aggregation: models in the order of their weighted mean rank (Borda, 1784), ties by utility."""
     mean = mean_utility(ballots)
-    order = best_first(ballots.utility, ballots)
+    weighty = ballots.weights.any(axis=1)  # who has no weight anywhere moves no mean
+    order = best_first(ballots.utility[weighty], ballots)
     ranks = order.argsort(axis=-1)  # the place of each column in the order
-    borda = np.einsum("sb,sbm->bm", ballots.weights, ranks) / ballots.total[:, None]
+    borda = np.einsum("sb,sbm->bm", ballots.weights[weighty], ranks) / ballots.total[:, None]
     keyed = np.where(ballots.candidates, np.round(borda, 6), np.inf)
     return _ranked(np.lexsort((ballots.cost_usd, -mean, keyed), axis=-1), mean, ballots)
 
