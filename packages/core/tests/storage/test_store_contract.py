@@ -123,6 +123,14 @@ def test_the_same_outcome_id_counts_once(open_again) -> None:
     assert rows_of(open_again().read_outcomes(START, 10)) == [first]
 
 
+def test_an_outcome_id_may_be_any_text(store) -> None:
+    names = ["a", "a\0b", "a\0c", "\0", "", 'ü"\\%']
+    rows = [report(outcome_id=name) for name in names]
+    assert store.append_outcomes(rows) == [Appended.NEW] * len(rows)
+    assert [store.append_outcomes([row])[0] for row in rows] == [Appended.DUPLICATE] * len(rows)
+    assert rows_of(store.read_outcomes(START, 100)) == rows
+
+
 def test_other_outcome_ids_and_models_are_other_outcomes(store) -> None:
     rows = [
         report(outcome_id="1"),
