@@ -183,6 +183,10 @@ class Batcher(Generic[Request, Answer]):
                 raise RuntimeError(f"{len(batch)} requests got {len(answers)} answers")  # noqa: TRY301 - for callers
         except Exception as error:  # noqa: BLE001 - whatever it was
             return error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - not even who wants to end the process may keep callers waiting
+            return RuntimeError(f"the batch was ended by {error!r}")
         return answers
 
 

@@ -131,7 +131,9 @@ def _ask(strategy: Strategy, batch: RouteBatch) -> tuple[Scores | None, str | No
     try:
         scores = strategy.score(batch)
         require_countable(scores, batch)
-    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and must not take the others along
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a plug-in may raise anything, and must not take the others along
         return None, f"{type(error).__name__}: {error}"
     return scores, None
 

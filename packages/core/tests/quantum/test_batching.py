@@ -231,6 +231,23 @@ async def test_when_all_waited_too_long_no_batch_is_made_and_the_next_caller_is_
         await b.loop_task
 
 
+async def test_a_batch_that_wants_to_end_the_process_ends_nothing_but_itself(b: Bench) -> None:
+    def leave(_: Sequence[int]) -> Sequence[int]:
+        raise SystemExit(3)
+
+    good, b.decide.answer = b.decide.answer, leave
+    lost = b.batcher.submit(1)
+    await settle()
+    await b.work()
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        lost.result()
+    b.decide.answer = good
+    after = b.batcher.submit(2)
+    await settle()
+    await b.work()
+    assert after.result() == 20
+
+
 async def test_a_failed_batch_tells_its_own_callers_and_spares_the_next(b: Bench) -> None:
     def fail(_: Sequence[int]) -> Sequence[int]:
         raise ZeroDivisionError("this batch alone")

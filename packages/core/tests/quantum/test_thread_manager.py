@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from builders import Failing, Fixed, Held, SetClock, route_batch
@@ -353,6 +354,23 @@ class Instant(Fixed):
     """Says that it is done at once."""
 
     instant = True
+
+
+@pytest.mark.parametrize("instant", [False, True])
+def test_a_strategy_that_wants_to_end_the_process_fails_like_any_other(instant: bool) -> None:
+    class Leaves:
+        name = "leaves"
+
+        def score(self, batch: RouteBatch) -> Scores:
+            raise SystemExit(3)
+
+    leaves: Any = Leaves()
+    leaves.instant = instant
+    with manager(workers=1) as threads:
+        for _ in range(3):  # its worker is still there
+            outcomes = threads.run([leaves, fixed("well")], BATCH, PATIENT_S)
+            assert statuses(outcomes) == ["FAILED", "SUCCESS"]
+            assert outcomes[0].error == "SystemExit: 3"
 
 
 def test_an_instant_strategy_that_fails_takes_nobody_along() -> None:
