@@ -198,6 +198,27 @@ async def test_what_is_sent_in_one_go_is_answered_in_order_by_whichever_way(busy
     assert answers[-1].body["status"] == "ok"
 
 
+@pytest.mark.parametrize("target", [ROUTE, LONG_WAY])
+async def test_what_was_sent_behind_a_known_request_may_take_longer_than_an_idle_connection(
+    tmp_path: Path, target: str
+) -> None:
+    async with place(tmp_path, explore=False, cache_check_rate=0.0) as busy:
+        wire, known = await busy.wire(), json.dumps({"request": {"prompt": "known"}}).encode()
+        busy.held.release.set()
+        wire.ask(known)
+        assert (await wire.answer()).body["cache"] == "miss"
+        busy.held.release.clear()
+        (connection,) = busy.state.connections
+        connection.timeout_keep_alive = 0.05  # type: ignore[union-attr,assignment]  # seconds of idleness
+        wire.ask(known)
+        wire.ask("slow", target=target)
+        assert (await wire.answer()).body["cache"] == "local"
+        await asyncio.sleep(0.2)
+        busy.held.release.set()
+        assert (await wire.answer()).body["cache"] == "bypass"
+        assert await wire.ended()  # idle at last
+
+
 async def test_who_hangs_up_with_more_in_the_pipe_leaves_nothing_behind(busy: Place) -> None:
     wire, stays = await busy.wire(), await busy.wire()
     for number in range(3):

@@ -89,6 +89,7 @@ class Exchange:
         if self.response_complete:
             return
         body, engine, defaults = b"".join(self._chunks), self._engine, self._caller.defaults
+        self._chunks.clear()  # a body may be long, and what is read from it is all that must wait
         try:
             if engine.batcher.full:
                 known = recalled(body, engine, defaults)
@@ -165,6 +166,8 @@ class RoutingProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Choose the way of a request."""
+        if self.timeout_keep_alive_task is not None:  # what came before it in the same bytes is answered already
+            self._unset_keepalive_if_required()
         self._reading = self._short_way()
         if self._reading is None:
             super().on_headers_complete()
