@@ -21,6 +21,12 @@ MOST_REMEMBERED: Final = 32_768
 MOST_CHARS: Final = 24
 """Longer pieces are not remembered."""
 
+_UNSPACED: Final = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u2e80-\uabff\uf900-\ufaff\uff00-\uffef\U00010000-\U0010ffff]"
+).search
+"""Finds what is written without spaces between words (Thai, Khmer, Burmese, Chinese, Japanese), and what is rare: there
+a piece may be a whole sentence, and is not remembered."""
+
 _SPACE: Final = "\u2581"  # stands for a space in the vocabulary
 _ASCII_PIECES = re.compile(r" *(?:[A-Za-z]+|[^A-Za-z0-9 \n\t]+)|[0-9\n\t]| +").findall
 _PIECES = re.compile(r" *[^0-9 \n\t]+|[0-9\n\t]| +").findall
@@ -34,8 +40,8 @@ def pieces(text: str) -> list[str]:
 class PieceEncoder:
     """Encodes texts as the tokenizer would, and remembers the tokens of common pieces.
 
-    What is remembered are single short words and runs of punctuation, without digits and in no order, of all texts
-    together: nothing that a prompt could be put together from.
+    What is remembered are single short words and runs of punctuation, without digits, each once, of all texts together;
+    of scripts that have no spaces, where a piece may be a whole sentence, nothing is.
 
     Args:
         tokenizer: Puts a space before a text, takes spaces for U+2581, and encodes byte pairs; of its vocabulary holds
@@ -64,7 +70,7 @@ class _Remembered(dict[str, bytes]):
 
     def __missing__(self, piece: str) -> bytes:
         tokens = np.array([token.id for token in self._model.tokenize(piece.replace(" ", _SPACE))], np.intp).tobytes()
-        if len(piece) <= MOST_CHARS:
+        if len(piece) <= MOST_CHARS and _UNSPACED(piece) is None:
             if len(self) >= MOST_REMEMBERED:
                 self.clear()
             self[piece] = tokens

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -48,6 +51,25 @@ def test_no_token_of_the_vocabulary_reaches_beyond_a_piece(tokenizer: Tokenizer)
 @given(text=_TEXTS)
 def test_the_pieces_make_up_the_text(text) -> None:
     assert "".join(pieces(text)) == text
+
+
+def test_words_are_remembered_and_what_may_be_a_whole_sentence_is_not(tokenizer: Tokenizer) -> None:
+    asked: list[str] = []
+
+    class Noting:
+        encode, get_added_tokens_decoder = tokenizer.encode, tokenizer.get_added_tokens_decoder
+        model = SimpleNamespace(tokenize=lambda piece: asked.append(piece) or tokenizer.model.tokenize(piece))
+
+    encoder: Any = PieceEncoder(cast("Any", Noting()))
+    text = "Fix 修复登录页面 для “naïve” users แก้ไขข้อผิดพลาด ログイン"
+    for again in (False, True):
+        asked.clear()
+        assert encoder.encode(text).tolist() == tokenizer.encode(text, add_special_tokens=False).ids
+        sentences = ["\u2581修复登录页面", "\u2581แก้ไขข้อผิดพลาด", "\u2581ログイン"]
+        assert [piece for piece in asked if piece not in sentences] == (
+            [] if again else ["\u2581Fix", "\u2581для", "\u2581“naïve”", "\u2581users"]
+        )
+        assert [piece for piece in asked if piece in sentences] == sentences
 
 
 def test_more_pieces_than_are_remembered_are_encoded_as_well(tokenizer: Tokenizer) -> None:
