@@ -177,7 +177,7 @@ class DecisionRecord:
 
     @property
     def attempts(self) -> NDArray[np.int8]:
-        """(M,) UNTRIED, REJECTED or ACCEPTED."""
+        """(M,) UNTRIED, REJECTED, ACCEPTED or UNANSWERED."""
         return self._marks("attempts").view(np.int8)
 
     @property

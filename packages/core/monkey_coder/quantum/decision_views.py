@@ -9,12 +9,16 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from monkey_coder.models import Expected, Preferences, RoutingDecision, Usd
-from monkey_coder.ports import ACCEPTED, REJECTED, IntArray
+from monkey_coder.ports import ACCEPTED, REJECTED, UNANSWERED, IntArray
 from monkey_coder.quantum.collapse_strategies import Ballots
 from monkey_coder.quantum.decision_record import DecisionRecord
 from monkey_coder.quantum.explanation import DecisionView, ModelView, Opinion, StatedPreferences, StrategyView
 
-_ENDED: Final[Mapping[int, Literal["rejected", "accepted"]]] = {REJECTED: "rejected", ACCEPTED: "accepted"}
+_ENDED: Final[Mapping[int, Literal["rejected", "accepted", "unanswered"]]] = {
+    REJECTED: "rejected",
+    ACCEPTED: "accepted",
+    UNANSWERED: "unanswered",
+}
 
 
 def decision_view(record: DecisionRecord) -> DecisionView:

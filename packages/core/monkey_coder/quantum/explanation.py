@@ -46,7 +46,9 @@ class ModelView(Value):
     prior: Annotated[Probability, Field(description="P(success) for this kind of task, before any strategy.")]
     prior_evidence: Annotated[float, Field(ge=0.0, description="Outcomes that the prior is worth.")]
     bonus: Annotated[float, Field(description="Successes added for its provider: preferred, or (below 0) failed.")]
-    attempt: Annotated[Literal["rejected", "accepted"] | None, Field(description="How an earlier attempt ended.")]
+    attempt: Annotated[
+        Literal["rejected", "accepted", "unanswered"] | None, Field(description="How an earlier attempt ended.")
+    ]
     opinions: Annotated[tuple[Opinion, ...], Field(description="Of the strategies that had a say; none if excluded.")]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.models import ErrorType
-from monkey_coder.ports import ACCEPTED, REJECTED, BoolArray, FloatArray, IntArray
+from monkey_coder.ports import ACCEPTED, REJECTED, UNANSWERED, BoolArray, FloatArray, IntArray
 from monkey_coder.quantum.decision_record import DecisionRecord
 from monkey_coder.quantum.outcome_record import OutcomeRecord
 from monkey_coder.quantum.reward import utility
@@ -180,7 +180,8 @@ class Attempt:
             return follows.record.state
         attempts = record.attempts.copy()
         if self.column >= 0:
-            attempts[self.column] = ACCEPTED if passed(self.report) else REJECTED
+            failed = REJECTED if self.error is None else UNANSWERED
+            attempts[self.column] = ACCEPTED if passed(self.report) else failed
         spent = spent_usd_of(record.state, record.dimensions) + self.cost_usd
         layout = StateLayout(record.dimensions)
         state = record.state.copy()

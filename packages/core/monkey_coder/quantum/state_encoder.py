@@ -110,7 +110,7 @@ class RequestFacts:
         context: (B,) index of each context type.
         complexity: (B,) 0..1.
         tokens: (B, 2) tokens of prompt and files, and expected tokens of the answer.
-        attempts: (B, M) UNTRIED, REJECTED or ACCEPTED.
+        attempts: (B, M) UNTRIED, REJECTED, ACCEPTED or UNANSWERED.
         spent_usd: (B,) USD that earlier attempts cost.
         cost_weight: (B,) lambda in success per USD.
         latency_weight: (B,) mu in success per second.
@@ -192,7 +192,7 @@ def encode_attempts(attempts: NDArray[np.int8], spent_usd: NDArray[np.float64], 
     """Encode how earlier attempts ended: how many were rejected, whether one was accepted, how good the rejected were.
 
     Args:
-        attempts: (B, M) UNTRIED, REJECTED or ACCEPTED.
+        attempts: (B, M) UNTRIED, REJECTED, ACCEPTED or UNANSWERED.
         spent_usd: (B,) USD that they cost.
         success: (B, M) prior P(success).
 

@@ -194,6 +194,14 @@ def test_differences_in_reasons_are_the_differences_between_the_numbers_shown(
 # What is shown
 
 
+def test_earlier_attempts_are_shown_as_they_ended() -> None:
+    failed = {"model": CHEAP.ref, "success": False}
+    silent = {"model": MIDDLE.ref, "success": False, "error_type": "timeout"}
+    told = explained(ask(attempts=[failed, silent]), Fixed("one", [0.1, 0.2, 0.3]))
+    ended = {view.model: view.attempt for view in told.models}
+    assert ended == {CHEAP.ref: "rejected", MIDDLE.ref: "unanswered", DEAR.ref: None}
+
+
 def test_every_strategys_opinion_on_every_candidate_is_shown() -> None:
     ann = Fixed("ann", [0.9, 0.5, 0.3], confidence=0.6)
     ben = Fixed("ben", [0.2, 0.4, 0.1], confidence=0.2, success=[0.3, 0.4, 0.5], evidence=10.0)

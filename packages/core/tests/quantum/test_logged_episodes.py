@@ -122,19 +122,20 @@ def test_without_a_price_in_the_report_the_expected_one_counts() -> None:
     assert attempt.latency_s == 0.5
 
 
-def test_the_state_after_the_last_attempt_is_what_the_engine_would_have_encoded() -> None:
+@pytest.mark.parametrize("said", [{"success": False}, {"error_type": "timeout"}])
+def test_the_state_after_the_last_attempt_is_what_the_engine_would_have_encoded(said: dict[str, Any]) -> None:
     failed = {"model": CHEAP.ref, "success": False, "cost_usd": 0.25}
     (record, then), _ = recorded(
         *objective_strategies(),
         requests=[
             ask(episode_id="an episode", attempts=[failed]),
-            ask(episode_id="an episode", attempts=[failed, {"model": MIDDLE.ref, "success": False, "cost_usd": 0.5}]),
+            ask(episode_id="an episode", attempts=[failed, failed | {"model": MIDDLE.ref, "cost_usd": 0.5} | said]),
         ],
     )
     record = changed(record, provider="mid", model="middle")
     record = replace(record, numbers=record.numbers.copy())
     record.cost_usd[record.refs.index(MIDDLE.ref)] = 0.5
-    row = logged(record, report(record, success=False, cost_usd=0.5))
+    row = logged(record, report(record, cost_usd=0.5, **said))
     (attempt,) = attempts_of([row], record.made_at + 2 * DAY, DAY)
     assert attempt.truncated
     # Preferences follow the candidates that are left; all else is as the engine would write it.
@@ -171,7 +172,7 @@ def test_a_model_that_the_catalog_did_not_have_changes_no_state() -> None:
 def test_a_fallback_follows_the_decided_model_that_failed() -> None:
     (record,) = decisions(episode_id="an episode")
     other = next(ref for ref in record.refs if ref != record.served)
-    both = logged(record, report(record, model=other, at=5.0), report(record, error_type="rate_limited"))
+    both = logged(record, report(record, model=other, at=5.0), report(record, success=False))
     first, second = attempts_of([both], record.made_at, DAY)
     assert (first.report.model, second.report.model) == (record.served, other)
     assert second.terminated
