@@ -64,6 +64,8 @@ WORKERS_PER_STRATEGY = 3 + FRONT_DOOR_THREADS
 leaves the others their workers."""
 MOST_UNWRITTEN = 10_000
 """Decisions kept in memory while the store is away; it takes a second or two of full load to make so many."""
+MOST_SWIFT_CHARS = 4_096
+"""Longer prompts are not decided in the event loop: to compare them with cached ones takes some milliseconds."""
 LAST_WRITES_S = 3.0
 """How long a process that ends waits for a store that is away."""
 MOST_SHARED_SESSIONS = 1_000_000
@@ -299,7 +301,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             max_queue=settings.max_queue,
             max_wait_s=settings.max_wait_s,
             on_batch=core.metrics.on_batch,
-            at_once=_outside_sessions if decides_swiftly(settings, core.live()) else None,
+            at_once=is_swift if decides_swiftly(settings, core.live()) else None,
         )
         jobs = await stack.enter_async_context(asyncio.TaskGroup())
         batching = jobs.create_task(batcher.run(), name="batching")
@@ -325,10 +327,10 @@ def decides_swiftly(settings: Settings, snapshot: EngineSnapshot) -> bool:
     return settings.redis_url is None and snapshot.strategies.keys() <= configured_strategies(None, None).keys()
 
 
-def _outside_sessions(asked: Asked | RouteRequest) -> bool:
-    """Whether the store, which knows of sessions, need not be asked for a request."""
-    request = asked.request if isinstance(asked, Asked) else asked
-    return request.request.session_id is None
+def is_swift(asked: Asked | RouteRequest) -> bool:
+    """Whether the store, which knows of sessions, need not be asked for a request, and there is not much to read."""
+    task = asked.request.request if isinstance(asked, Asked) else asked.request
+    return task.session_id is None and len(task.prompt) <= MOST_SWIFT_CHARS
 
 
 @contextmanager

@@ -11,12 +11,13 @@ from pathlib import Path
 import httpx
 import patient
 import pytest
-from builders import Fixed, table
+from builders import Fixed, ask, table
 from contract import PROMPT, ROUTE, STRATEGIES, problem
 from servers import PATIENCE_S, Server, command, serving
 
-from monkey_coder.bootstrap import STRATEGY_GROUP, decides_swiftly, plugged_in_strategies
+from monkey_coder.bootstrap import MOST_SWIFT_CHARS, STRATEGY_GROUP, decides_swiftly, is_swift, plugged_in_strategies
 from monkey_coder.errors import SettingsError
+from monkey_coder.quantum.cache_parts import Asked
 from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.snapshot import EngineSnapshot
 from monkey_coder.settings import Settings
@@ -128,6 +129,15 @@ def test_what_may_get_stuck_is_kept_out_of_the_event_loop() -> None:
     assert decides_swiftly(Settings(), own)
     assert not decides_swiftly(Settings(), plugged_in)
     assert not decides_swiftly(Settings(redis_url="redis://127.0.0.1:1"), own)
+
+
+def test_what_waits_for_the_store_or_takes_long_to_read_is_kept_out_of_the_event_loop() -> None:
+    longest = "x" * MOST_SWIFT_CHARS
+    assert is_swift(ask(longest))
+    assert not is_swift(ask(longest + "x"))
+    assert not is_swift(ask(session_id="a session"))
+    assert is_swift(Asked(ask()))
+    assert not is_swift(Asked(ask(session_id="a session")))
 
 
 @pytest.fixture(scope="module")
