@@ -139,6 +139,13 @@ def test_a_file_with_a_mistake_adds_nothing(tmp_path: Path, content: dict[str, o
     assert json.loads(run("list", "--json")[1])["count"] == len(load_catalog())
 
 
+def test_a_file_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "more.yaml").write_bytes(b"models: \xff\xfe")
+    code, _, err = run("add", tmp_path / "more.yaml")
+    assert code == 1
+    assert "is not UTF-8 text (byte 8)" in err
+
+
 @pytest.fixture(params=["sqlite", "redis"])
 def redis_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str | None]:
     """Address of a real server, or None where the state is in a file."""

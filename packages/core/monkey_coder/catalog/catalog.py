@@ -166,13 +166,21 @@ def load_catalog(path: Path | None = None, *, on: date | None = None) -> Catalog
     default = parse_yaml(files(__package__).joinpath(_DEFAULT_FILE).read_text(encoding="utf-8"), "default catalog")
     if path is None:
         return build_catalog(default["models"], "default catalog", day)
+    return parse_catalog(text_of(path), str(path), day, default["models"])
+
+
+def text_of(path: Path) -> str:
+    """Read a file with models.
+
+    Raises:
+        CatalogError: It cannot be read, or is no text.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise CatalogError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise CatalogError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    return parse_catalog(text, str(path), day, default["models"])
 
 
 def parse_catalog(text: str, origin: str, on: date, default: Mapping[str, Any]) -> Catalog:

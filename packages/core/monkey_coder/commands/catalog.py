@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from monkey_coder.catalog.catalog import Catalog, CatalogModel, build_catalog, load_catalog
+from monkey_coder.catalog.catalog import Catalog, CatalogModel, build_catalog, load_catalog, text_of
 from monkey_coder.catalog.reading import parse_yaml
 from monkey_coder.commands.complaining import complaining
 from monkey_coder.errors import CatalogError
@@ -102,7 +102,7 @@ def add(
 ) -> None:
     """Add the models of a file to a running deployment, or replace them there; all or none if one is wrong."""
     with complaining():
-        models = model_fields(file.read_text(encoding="utf-8"), str(file))
+        models = model_fields(text_of(file), str(file))
         build_catalog(models, str(file), today())
         with closing(_open_store()) as store:
             for ref, fields in models.items():
