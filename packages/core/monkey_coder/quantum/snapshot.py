@@ -75,11 +75,6 @@ class EngineSnapshot:
         """(M, F) the models as the encoder sees them."""
         return encode_models(self.table)
 
-    @cached_property
-    def model_names(self) -> tuple[str, ...]:
-        """Refs without their providers."""
-        return tuple(ref.partition("/")[2] for ref in self.table.refs)
-
 
 class LiveSnapshot:
     """The snapshot of the moment: whoever asks gets it whole, whoever learns swaps it whole.
@@ -100,5 +95,5 @@ class LiveSnapshot:
         """Replace the snapshot by what `change` makes of it; one change at a time, so that none is lost."""
         with self._lock:
             fresh = change(self._now)
-            _ = fresh.model_features, fresh.model_names, fresh.table.index  # made here, not in the next batch
+            _ = fresh.model_features, fresh.table.index  # made here, not in the next batch
             self._now = fresh

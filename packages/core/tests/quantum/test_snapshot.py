@@ -16,10 +16,6 @@ from monkey_coder.quantum.state_encoder import encode_models
 TABLE = table(Model("openrouter/vendor/model-1"), Model("a/b"))
 
 
-def test_names_are_refs_without_their_provider_slashes_kept() -> None:
-    assert EngineSnapshot(TABLE, {}).model_names == ("vendor/model-1", "b")
-
-
 def test_features_are_those_of_its_own_table() -> None:
     np.testing.assert_array_equal(EngineSnapshot(TABLE, {}).model_features, encode_models(TABLE))
 
