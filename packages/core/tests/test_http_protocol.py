@@ -305,6 +305,20 @@ async def test_a_server_that_stops_answers_what_it_has_begun_and_closes(busy: Pl
     assert await asks.ended()
 
 
+@pytest.mark.parametrize("target", [ROUTE, LONG_WAY])
+async def test_an_answer_that_cannot_be_written_is_told_as_such_and_spares_the_next(free: Place, target: str) -> None:
+    cache = free.held.engine.caching.cache
+    good, cache.decide = cache.decide, lambda _: [{"odd": object()}]  # type: ignore[method-assign]
+    wire = await free.wire()
+    wire.ask("x", target=target)
+    answer = await wire.answer()
+    assert (answer.status, answer.body["code"]) == (500, "internal_error")
+    cache.decide = good  # type: ignore[method-assign]
+    wire.ask("y", target=target)
+    assert (await wire.answer()).status == 200
+    assert (free.held.outcome("internal_error"), free.held.outcome("decided")) == (1, 1)
+
+
 async def test_what_breaks_inside_is_told_without_details(free: Place, caplog: pytest.LogCaptureFixture) -> None:
     free.held.engine.batcher.put = None  # type: ignore[method-assign,assignment]
     wire = await free.wire()

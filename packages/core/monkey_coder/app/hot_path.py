@@ -180,20 +180,25 @@ def recalled(body: bytes, engine: Engine, defaults: Preferences | None) -> bytes
 
 
 def finish(reply: Reply | Exception, engine: Engine) -> bytes | Response:
-    """Count a request as over; returns its decision, or the response that tells a problem.
+    """Count a request as over; returns its decision, or the response that tells a problem. Never raises.
 
     Args:
         reply: The decision; or what went wrong, of which callers are told no more than is meant for them.
         engine: Counts.
     """
-    if isinstance(reply, Exception) and not isinstance(reply, RouterError):
+    if isinstance(reply, dict):
+        try:
+            reply = orjson.dumps(reply)
+        except orjson.JSONEncodeError as error:
+            reply = error
+    if isinstance(reply, bytes):
+        engine.metrics.on_finished("decided")
+        return reply
+    if not isinstance(reply, RouterError):
         _log.error("a request failed", exc_info=reply)
         reply = RouterError(INTERNAL)
-    if isinstance(reply, RouterError):
-        engine.metrics.on_finished(reply.code)
-        return error_response(reply)
-    engine.metrics.on_finished("decided")
-    return reply if isinstance(reply, bytes) else orjson.dumps(reply)
+    engine.metrics.on_finished(reply.code)
+    return error_response(reply)
 
 
 async def respond_batch(body: bytes, engine: Engine, defaults: Preferences | None = None) -> Response:

@@ -14,6 +14,7 @@ latency. Callers that went away before their turn are dropped and cost nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -45,6 +46,8 @@ class Waiting(Protocol[Told]):
 
 
 _Batch = Sequence[tuple[Request, Waiting[Answer]]]
+
+_log = logging.getLogger(__name__)
 
 
 class Batcher(Generic[Request, Answer]):
@@ -201,6 +204,9 @@ def _hand_out(
     else:
         for (_, waiting), answer in zip(batch, answers, strict=True):
             if not waiting.done():
-                waiting.set_result(answer)
+                try:
+                    waiting.set_result(answer)
+                except Exception:  # noqa: BLE001 - who cannot be told must not keep all others waiting for ever
+                    _log.exception("a caller could not be told its answer")
     if over is not None and not over.done():
         over.set_result(None)

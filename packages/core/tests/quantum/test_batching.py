@@ -248,6 +248,36 @@ async def test_a_batch_that_wants_to_end_the_process_ends_nothing_but_itself(b: 
     assert after.result() == 20
 
 
+@pytest.mark.parametrize("swift", [False, True])
+async def test_who_cannot_be_told_keeps_nobody_else_waiting(swift: bool, caplog: pytest.LogCaptureFixture) -> None:
+    class Deaf:
+        def done(self) -> bool:
+            return False
+
+        def set_result(self, result: int, /) -> None:
+            raise ConnectionError(f"cannot hear {result}")
+
+        def set_exception(self, exception: Exception, /) -> None:
+            raise exception
+
+    b = bench(at_once=lambda _: swift)
+    b.batcher.put(1, Deaf())
+    others = [] if swift else [b.batcher.submit(2)]
+    await settle()
+    if not swift:
+        await b.work()
+    assert "cannot hear 10" in caplog.text
+    assert [other.result() for other in others] == [20] * len(others)
+    after = b.batcher.submit(3)
+    await settle()
+    if not swift:
+        await b.work()
+    assert after.result() == 30
+    b.loop_task.cancel()
+    with suppress(asyncio.CancelledError):
+        await b.loop_task
+
+
 async def test_a_failed_batch_tells_its_own_callers_and_spares_the_next(b: Bench) -> None:
     def fail(_: Sequence[int]) -> Sequence[int]:
         raise ZeroDivisionError("this batch alone")
