@@ -215,26 +215,6 @@ class OutcomeLog(Protocol):
         """Return outcomes after a position, oldest first: each reader keeps its own place."""
         ...
 
-    def outcomes_end(self) -> str:
-        """Return the position of the newest outcome, or START: who reads from here sees only what comes."""
-        ...
-
-    def read_group(self, group: str, limit: int) -> Sequence[StreamedOutcome]:
-        """Take the next outcomes for a group: first what was claimed, then what it was never given; oldest first.
-
-        A group begins with the oldest outcome. What was taken stays pending until it is acknowledged. One
-        reader at a time, guarded by a lease: it claims when it begins, and after an error of this method.
-        """
-        ...
-
-    def claim(self, group: str) -> None:
-        """Make everything that was taken and not acknowledged be given again."""
-        ...
-
-    def acknowledge(self, group: str, positions: Sequence[str]) -> None:
-        """Note that outcomes were dealt with; unknown positions are ignored."""
-        ...
-
 
 class PolicyShelf(Protocol):
     """Numbered policies and the pointer to the one that serves."""

@@ -66,40 +66,6 @@ return gone
 """
 """KEYS stream, standing, of; ARGV oldest time to keep in ms, most entries, most to remove."""
 
-READ_GROUP: Final = """
-local stream, group, limit = KEYS[1], ARGV[1], tonumber(ARGV[2])
-redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
-local entries = {}
-local function take(consumer, from)
-  local reply = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', limit - #entries, 'STREAMS', stream, from)
-  local got = reply and reply[1][2] or {}
-  for _, entry in ipairs(got) do
-    if not entry[2] or entry[2][12] == 'late' then
-      redis.call('XACK', stream, group, entry[1])
-    else
-      if from == '0' then redis.call('XCLAIM', stream, group, 'active', 0, entry[1], 'JUSTID') end
-      entries[#entries + 1] = entry
-    end
-  end
-  return #got
-end
-while #entries < limit and take('due', '0') > 0 do end
-while #entries < limit and take('active', '>') > 0 do end
-return entries
-"""
-"""KEYS stream; ARGV group, limit. What is to be given again belongs to the consumer `due`."""
-
-CLAIM: Final = """
-local stream, group = KEYS[1], ARGV[1]
-redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
-while true do
-  local taken = redis.call('XPENDING', stream, group, '-', '+', 1000, 'active')
-  for _, entry in ipairs(taken) do redis.call('XCLAIM', stream, group, 'due', 0, entry[1], 'JUSTID') end
-  if #taken == 0 then return end
-end
-"""
-"""KEYS stream; ARGV group."""
-
 PLACES: Final = """
 local rank = redis.call('ZRANK', KEYS[1], ARGV[2])
 local first = rank and rank + 1 or redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. ARGV[1])

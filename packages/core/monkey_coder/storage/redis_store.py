@@ -33,7 +33,7 @@ from monkey_coder.storage.redis_entries import pack_document, read_entry, unpack
 
 DEFAULT_NAMESPACE: Final = "monkey-coder"
 OLDEST_SERVER: Final = 7
-"""Major version; earlier ones do not forget deleted entries when those are claimed."""
+"""Major version; no earlier one is tested with."""
 
 _CHUNK: Final = 500  # rows a step: the server serves nobody else meanwhile
 _CONNECT_TIMEOUT_S: Final = 2.0
@@ -186,29 +186,6 @@ class RedisStore(Store):
             after = found[-1][0].decode()
             counting = [read_entry(position, fields) for position, fields in found if fields[b"s"] != b"late"]
         return counting
-
-    @override
-    def outcomes_end(self) -> str:
-        with explained():
-            newest = self._client.xrevrange(self._stream, count=1)
-        return newest[0][0].decode() if newest else "0"
-
-    @override
-    def read_group(self, group: str, limit: int) -> Sequence[StreamedOutcome]:
-        with explained():
-            found = self._run(scripts.READ_GROUP, [self._stream], group, limit)
-        return [read_entry(*entry) for entry in found]
-
-    @override
-    def claim(self, group: str) -> None:
-        with explained():
-            self._run(scripts.CLAIM, [self._stream], group)
-
-    @override
-    def acknowledge(self, group: str, positions: Sequence[str]) -> None:
-        if positions:
-            with explained():
-                self._client.xack(self._stream, group, *positions)
 
     @override
     def put_policy(self, blob: bytes, card: bytes) -> int:

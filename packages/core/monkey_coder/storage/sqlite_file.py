@@ -29,8 +29,6 @@ CREATE TABLE outcomes (
     replaced_at REAL, replaced_payload BLOB);
 CREATE INDEX outcomes_by_identity ON outcomes (identity, late, seq);
 CREATE INDEX outcomes_by_decision ON outcomes (decision_id, seq);
-CREATE TABLE groups (name TEXT PRIMARY KEY, delivered INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE pending (name TEXT, seq INTEGER, due INTEGER NOT NULL, PRIMARY KEY (name, seq)) WITHOUT ROWID;
 CREATE TABLE policies (number INTEGER PRIMARY KEY AUTOINCREMENT, time_s REAL NOT NULL, card BLOB NOT NULL,
     blob BLOB NOT NULL);
 CREATE TABLE current_policy (only INTEGER PRIMARY KEY CHECK (only = 1), number INTEGER);

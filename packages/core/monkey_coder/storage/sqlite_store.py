@@ -125,41 +125,6 @@ class SqliteStore(Store):
         return [_streamed(row) for row in found]
 
     @override
-    def outcomes_end(self) -> str:
-        # not max(seq): rows may be gone, and who waits behind the last one must not be sent back
-        found = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'outcomes'")
-        return str(found[0]) if found else "0"
-
-    @override
-    def read_group(self, group: str, limit: int) -> Sequence[StreamedOutcome]:
-        with self._file.write(durable=False) as db:
-            due = db.execute(
-                f"SELECT {_STREAMED} FROM outcomes JOIN (SELECT seq FROM pending WHERE name = ? AND due) USING (seq) "  # noqa: S608 constants
-                "ORDER BY seq LIMIT ?",
-                (group, limit),
-            ).fetchall()
-            db.executemany("UPDATE pending SET due = 0 WHERE name = ? AND seq = ?", [(group, row[0]) for row in due])
-            new = db.execute(
-                f"SELECT {_STREAMED} FROM outcomes WHERE NOT late AND seq > "  # noqa: S608 constants
-                "coalesce((SELECT delivered FROM groups WHERE name = ?), 0) ORDER BY seq LIMIT ?",
-                (group, limit - len(due)),
-            ).fetchall()
-            if new:
-                db.execute("INSERT OR REPLACE INTO groups VALUES (?, ?)", (group, new[-1][0]))
-                db.executemany("INSERT INTO pending VALUES (?, ?, 0)", [(group, row[0]) for row in new])
-        return [_streamed(row) for row in due + new]
-
-    @override
-    def claim(self, group: str) -> None:
-        with self._file.write(durable=False) as db:
-            db.execute("UPDATE pending SET due = 1 WHERE name = ?", (group,))
-
-    @override
-    def acknowledge(self, group: str, positions: Sequence[str]) -> None:
-        with self._file.write(durable=False) as db:
-            db.executemany("DELETE FROM pending WHERE name = ? AND seq = ?", [(group, int(p)) for p in positions])
-
-    @override
     def put_policy(self, blob: bytes, card: bytes) -> int:
         with self._file.write(durable=True) as db:
             added = db.execute("INSERT INTO policies (time_s, card, blob) VALUES (?, ?, ?)", (self._now(), card, blob))
@@ -356,5 +321,4 @@ def _trim_outcomes(db: Connection, most: int, oldest_s: float, max_rows: int) ->
     end = min(max(last - most, old or 0), first + max_rows - 1)  # numbered without gaps
     if end >= first:
         db.execute("DELETE FROM outcomes WHERE seq <= ?", (end,))
-        db.execute("DELETE FROM pending WHERE seq <= ?", (end,))
     return max(int(end) - int(first) + 1, 0)

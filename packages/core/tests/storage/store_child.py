@@ -45,19 +45,9 @@ def write_everything(store: Store, name: str, numbers) -> None:
     for number in numbers:
         store.append_decisions([DecisionRow(f"{name}-{number}-{row}", float(number), b"y" * 300) for row in range(20)])
         new += store.append_outcomes([report("shared", number), report(name, number)]).count("new")
-        store.read_group(name, 10)
         store.acquire_lease(name, name, 5.0)
         store.trim(0.0)
     say(new)
-
-
-def learn(store: Store, name: str, numbers) -> None:
-    store.claim("learner")
-    while True:
-        for outcome in store.read_group("learner", 5):
-            say(outcome.row.decision_id)
-            store.acknowledge("learner", [outcome.position])
-        time.sleep(0.001)
 
 
 if __name__ == "__main__":
@@ -68,6 +58,5 @@ if __name__ == "__main__":
             "one-by-one": acknowledge,
             "writer": acknowledge_through_writer,
             "everything": write_everything,
-            "learn": learn,
         }
         modes[mode](store, name, range(int(count[0])) if count else itertools.count())

@@ -12,8 +12,10 @@ import pytest
 
 from monkey_coder.errors import RouterError, StoreFormatError, StoreUnavailableError
 from monkey_coder.storage.opening import FILE_NAME, open_store
-from monkey_coder.storage.port import DecisionRow
+from monkey_coder.storage.port import START, DecisionRow, OutcomeRow
 from monkey_coder.storage.sqlite_store import SqliteStore
+
+REPORT = OutcomeRow("d", "a/one", 1.0, b"good")
 
 
 @pytest.fixture
@@ -69,6 +71,18 @@ def test_another_schema_is_refused_and_both_are_named(path) -> None:
         future.execute("PRAGMA user_version = 7")
     with pytest.raises(StoreFormatError, match=r"has schema 7, this program reads schema 1; run the version"):
         open_it(path)
+
+
+def test_a_file_with_tables_that_are_no_longer_used_serves_on(path) -> None:
+    with closing(open_it(path)) as store:
+        store.append_outcomes([REPORT])
+    with closing(sqlite3.connect(path)) as earlier:
+        earlier.execute("CREATE TABLE groups (name TEXT PRIMARY KEY, delivered INTEGER NOT NULL) WITHOUT ROWID")
+        earlier.execute("INSERT INTO groups VALUES ('learner', 1)")
+        earlier.commit()
+    with closing(open_it(path)) as store:
+        assert [outcome.row for outcome in store.read_outcomes(START, 10)] == [REPORT]
+        assert store.trim(time.time() + 365 * 86_400.0) == 1
 
 
 def test_damage_inside_is_named_when_it_is_met(path) -> None:

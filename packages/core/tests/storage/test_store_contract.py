@@ -106,15 +106,6 @@ def test_outcomes_reach_every_reader_in_order(open_again) -> None:
         assert reader.read_outcomes(rest[-1].position, 10) == []
 
 
-def test_a_reader_may_start_with_what_comes_next(store) -> None:
-    assert store.outcomes_end() == START
-    store.append_outcomes([report("old")])
-    end = store.outcomes_end()
-    assert store.read_outcomes(end, 10) == []
-    store.append_outcomes([report("new")])
-    assert rows_of(store.read_outcomes(end, 10)) == [report("new")]
-
-
 def test_the_same_outcome_id_counts_once(open_again) -> None:
     first = report(at=1.0, outcome_id="once")
     again = [first, report(at=9.0, payload=b"bad", outcome_id="once"), report("other", outcome_id="once")]
@@ -170,7 +161,6 @@ def test_readers_get_past_reports_that_do_not_count(store) -> None:
     store.append_outcomes([report(), *late, report("next")])
     first = store.read_outcomes(START, 1)
     assert rows_of(store.read_outcomes(first[0].position, 1)) == [report("next")]
-    assert rows_of(store.read_group("learner", 1) + store.read_group("learner", 1)) == [report(), report("next")]
 
 
 def test_the_very_same_report_again_changes_nothing(store) -> None:
@@ -199,52 +189,6 @@ def test_more_outcomes_than_one_step_writes(store) -> None:
     rows = [report(f"d{number}") for number in range(1_100)]
     assert store.append_outcomes(rows) == [Appended.NEW] * len(rows)
     assert rows_of(store.read_outcomes(START, 2_000)) == rows
-
-
-# The group of the learner
-
-
-def test_a_group_takes_each_outcome_once(open_again) -> None:
-    rows = [report(f"d{number}") for number in range(5)]
-    store = open_again()
-    store.append_outcomes(rows)
-    assert rows_of(store.read_group("learner", 3)) == rows[:3]
-    assert rows_of(open_again().read_group("learner", 10)) == rows[3:]
-    assert store.read_group("learner", 10) == []
-    assert rows_of(store.read_group("another", 10)) == rows
-
-
-def test_after_a_crash_the_next_reader_gets_what_was_not_acknowledged(open_again) -> None:
-    rows = [report(f"d{number}") for number in range(6)]
-    crashed = open_again()
-    crashed.append_outcomes(rows)
-    taken = crashed.read_group("learner", 4)
-    crashed.acknowledge("learner", [taken[0].position, taken[2].position])
-    successor = open_again()
-    successor.claim("learner")
-    assert rows_of(successor.read_group("learner", 1)) == [rows[1]]
-    assert rows_of(successor.read_group("learner", 10)) == [rows[3], rows[4], rows[5]]
-    successor.claim("learner")
-    assert rows_of(successor.read_group("learner", 10)) == [rows[1], rows[3], rows[4], rows[5]]
-
-
-def test_what_is_acknowledged_never_comes_back(store) -> None:
-    store.append_outcomes([report("a"), report("b")])
-    taken = store.read_group("learner", 10)
-    store.acknowledge("learner", [outcome.position for outcome in taken])
-    store.acknowledge("learner", [taken[0].position])
-    store.acknowledge("unheard of", [taken[0].position])
-    store.acknowledge("learner", [])
-    store.claim("learner")
-    assert store.read_group("learner", 10) == []
-    assert rows_of(store.read_outcomes(START, 10)) == [report("a"), report("b")]
-
-
-def test_a_claim_of_nothing_is_harmless(store) -> None:
-    store.claim("learner")
-    assert store.read_group("learner", 10) == []
-    store.append_outcomes([report()])
-    assert rows_of(store.read_group("learner", 10)) == [report()]
 
 
 # Retention
@@ -294,15 +238,6 @@ def test_trimming_forgets_identities_of_what_went_and_no_others(open_again) -> N
     assert store.append_outcomes([report("d", at=1.5)]) == [Appended.LATE]
     assert store.append_outcomes([report("gone", outcome_id="gone")]) == [Appended.NEW]
     assert [row.occurred_at for row in store.outcomes_of("d")] == [2.0, 0.5, 1.5]
-
-
-def test_a_group_is_not_given_what_has_gone(open_again) -> None:
-    store = open_again(Retention(max_outcomes=1))
-    store.append_outcomes([report("a"), report("b"), report("c")])
-    store.read_group("learner", 2)
-    trim_all(store, time.time())
-    store.claim("learner")
-    assert rows_of(store.read_group("learner", 10)) == [report("c")]
 
 
 def test_two_that_trim_at_once_remove_nothing_twice(open_again) -> None:

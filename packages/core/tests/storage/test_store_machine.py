@@ -34,8 +34,6 @@ class Naive:
     decisions: dict[str, DecisionRow] = field(default_factory=dict)
     log: list[tuple[OutcomeRow, Appended, OutcomeRow | None]] = field(default_factory=list)
     gone: int = 0
-    taken: dict[int, bool] = field(default_factory=dict)  # place in the log -> whether it is due again
-    seen: int = 0
     policies: dict[int, bytes] = field(default_factory=dict)
     last_policy: int = 0
     current: int | None = None
@@ -64,15 +62,6 @@ class Naive:
         self.log.append((row, result, replaced))
         return result
 
-    def take(self, limit: int) -> list[int]:
-        places = [place for place, _, _ in self.counting()]
-        due = [place for place in places if self.taken.get(place)][:limit]
-        new = [place for place in places if place >= self.seen][: limit - len(due)]
-        if new:
-            self.seen = new[-1] + 1
-        self.taken.update(dict.fromkeys(due + new, False))
-        return due + new
-
     def trim(self, cutoff: float, limit: int) -> int:
         ordered = self.by_time()
         aged = sum(row.time_s < cutoff for row in ordered)
@@ -81,7 +70,6 @@ class Naive:
             del self.decisions[row.id]
         outcomes = min(max(len(self.log) - self.gone - KEEP.max_outcomes, 0), limit)
         self.gone += outcomes
-        self.taken = {place: due for place, due in self.taken.items() if place >= self.gone}
         return decisions + outcomes
 
 
@@ -94,7 +82,6 @@ def machine(make_opener) -> type[RuleBasedStateMachine]:
             self.naive = Naive()
             self.base = time.time()
             self.position, self.read = START, 0
-            self.positions: dict[int, str] = {}
 
         @rule(who=SMALL, rows=st.lists(st.tuples(st.sampled_from("abcdefgh"), TIMES, PAYLOADS), max_size=4))
         def append_decisions(self, who, rows) -> None:
@@ -117,25 +104,6 @@ def machine(make_opener) -> type[RuleBasedStateMachine]:
                 places = [place for place, _, _ in self.naive.counting() if place >= self.read]
                 self.read = places[len(got) - 1] + 1
                 self.position = got[-1].position
-
-        @rule(who=SMALL, limit=st.integers(1, 4))
-        def take(self, who, limit) -> None:
-            got = self.stores[who % 2].read_group("learner", limit)
-            places = self.naive.take(limit)
-            assert [outcome.row for outcome in got] == [self.naive.log[place][0] for place in places]
-            self.positions.update(zip(places, (outcome.position for outcome in got), strict=True))
-
-        @rule(who=SMALL, which=st.sets(st.integers(0, 5)))
-        def acknowledge(self, who, which) -> None:
-            done = [place for at, place in enumerate(self.naive.taken) if at in which]
-            self.stores[who % 2].acknowledge("learner", [self.positions[place] for place in done])
-            for place in done:
-                del self.naive.taken[place]
-
-        @rule(who=SMALL)
-        def claim(self, who) -> None:
-            self.stores[who % 2].claim("learner")
-            self.naive.taken = dict.fromkeys(self.naive.taken, True)
 
         @rule(who=SMALL, blob=PAYLOADS)
         def put_policy(self, who, blob) -> None:
