@@ -131,29 +131,6 @@ def importance_weights(log: BanditLog, target: Floats, clip: float = CLIP) -> Fl
     return np.minimum(_ratio(log, target), _checked(clip))
 
 
-def inverse_propensity(log: BanditLog, weight: Floats) -> float:
-    """Mean reward of the policy of these (N,) importance weights."""
-    return float((weight * log.reward).mean())
-
-
-def self_normalised(log: BanditLog, weight: Floats) -> float:
-    """Mean reward of the policy of these (N,) importance weights; not a number if all are 0."""
-    total = float(weight.sum())
-    return float((weight * log.reward).sum()) / total if total > 0.0 else float("nan")
-
-
-def doubly_robust(log: BanditLog, target: Floats, weight: Floats, q_hat: Floats) -> float:
-    """Mean reward of a policy.
-
-    Args:
-        log: N decisions.
-        target: (N, M) its probabilities.
-        weight: (N,) its importance weights.
-        q_hat: (N, M) rewards as a model expects them that has not seen the decision's own outcome.
-    """
-    return float(_doubly_robust_terms(log, target, weight, q_hat).mean())
-
-
 def effective_size(weight: Floats) -> float:
     """Equally weighted rows that (N,) weights are worth (Kish 1965); 0 if all are 0."""
     squares = float(np.square(weight).sum())
@@ -189,7 +166,7 @@ def value_of(
     Args:
         log: N decisions.
         target: (N, M) its probabilities.
-        q_hat: (N, M) rewards that a model expects; see `doubly_robust`.
+        q_hat: (N, M) rewards as a model expects them that has not seen the decision's own outcome.
         rng: Draws the resamples.
         clip: Largest importance weight.
         level: Of the two-sided intervals, above 0 and below 1.
@@ -218,7 +195,7 @@ def difference_of(
         log: N decisions.
         target: (N, M) probabilities of the one.
         baseline: (N, M) probabilities of the other.
-        q_hat: (N, M) rewards that a model expects; see `doubly_robust`.
+        q_hat: (N, M) rewards as a model expects them that has not seen the decision's own outcome.
         rng: Draws the resamples.
         clip: Largest importance weight.
         level: Of the two-sided intervals.

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 
 from monkey_coder.quantum.off_policy import (
     BanditLog,
+    Estimates,
     difference_of,
-    doubly_robust,
     effective_size,
     importance_weights,
-    inverse_propensity,
-    self_normalised,
     support,
     value_of,
 )
@@ -52,20 +50,17 @@ class Shop:
         return BanditLog(action, share[rows, action], reward, rows), context
 
 
+def means(told: Estimates) -> list[float]:
+    return [told.inverse_propensity.mean, told.self_normalised.mean, told.doubly_robust.mean]
+
+
 def repeated(shop: Shop, runs: int, count: int, q_hat: np.ndarray, clip: float = 1e9) -> np.ndarray:
     """(runs, 3) the three estimates on fresh logs."""
     found = []
     for run in range(runs):
         log, context = shop.log(count, np.random.default_rng(1000 + run))
-        target = shop.target[context]
-        weight = importance_weights(log, target, clip)
-        found.append(
-            [
-                inverse_propensity(log, weight),
-                self_normalised(log, weight),
-                doubly_robust(log, target, weight, q_hat[context]),
-            ]
-        )
+        rng = np.random.default_rng(0)
+        found.append(means(value_of(log, shop.target[context], q_hat[context], rng, clip=clip, resamples=1)))
     return np.array(found)
 
 
@@ -139,11 +134,11 @@ def test_a_policy_differs_from_itself_by_exactly_nothing() -> None:
 def test_the_logged_policy_is_worth_what_was_logged() -> None:
     shop = Shop.make(2)
     log, context = shop.log(80, np.random.default_rng(3))
-    weight = importance_weights(log, shop.logging[context])
-    assert inverse_propensity(log, weight) == pytest.approx(log.reward.mean())
-    assert self_normalised(log, weight) == pytest.approx(log.reward.mean())
-    assert effective_size(weight) == pytest.approx(80)
-    assert support(log, shop.logging[context], shop.logging[context]).unchecked == 0.0
+    logging = shop.logging[context]
+    told = value_of(log, logging, shop.chance[context], np.random.default_rng(0))
+    assert means(told)[:2] == pytest.approx([log.reward.mean()] * 2)
+    assert effective_size(importance_weights(log, logging)) == pytest.approx(80)
+    assert support(log, logging, logging).unchecked == 0.0
 
 
 def test_clipping_costs_a_bias_that_the_support_tells_of() -> None:
