@@ -71,6 +71,8 @@ class CacheStock:
 
     def drop(self, keys: Sequence[CacheKey]) -> int:
         """Drop entries from everywhere but the local tier; returns how many were named."""
+        if not keys:
+            return 0
         self.remote.forget(keys)
         if self.tiers.similar is not None:
             self.tiers.similar.discard(keys)
