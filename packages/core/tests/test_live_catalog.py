@@ -33,6 +33,7 @@ from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.performance_monitor import PerformanceMonitor
 from monkey_coder.quantum.policy_bundle import PolicyBundle
 from monkey_coder.quantum.policy_shelf import DirectoryShelf
+from monkey_coder.quantum.provider_manager import CallReport
 from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.training_pipeline import TrainedPolicy
@@ -141,7 +142,7 @@ def test_the_policy_and_what_was_learned_go_on_with_other_models(
     policies.look()
     ids = SignedIds(SECRET, time.time, os.urandom)
     following = follow(store, live, base, PerformanceMonitor(), ids.issued_at, policies.rebound)
-    following.providers.on_outcome(base.refs[1], "timeout", 0.0, 0.0)
+    following.providers.on_outcomes([CallReport(base.refs[1], "timeout", lambda: 0.0, 0.0)])
     put_model(store, NEW, FIELDS)
     remove_model(store, base, base.refs[0])
     following.follower.catch_up(1.0)

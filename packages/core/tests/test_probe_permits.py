@@ -13,7 +13,7 @@ from monkey_coder.errors import StoreUnavailableError
 from monkey_coder.ports import DecisionEvent
 from monkey_coder.probe_permits import IDLE_S, LEASE_S, REST_S, ProbePermits
 from monkey_coder.quantum.circuit_breaker import BreakerOptions
-from monkey_coder.quantum.provider_manager import ProviderManager
+from monkey_coder.quantum.provider_manager import CallReport, ProviderManager
 from monkey_coder.storage.sqlite_store import SqliteStore
 
 REFS = ("a/one", "a/two", "b/one")
@@ -30,7 +30,7 @@ class Process:
         self.permits = ProbePermits(store, self.manager, name, clock)
 
     def told(self, error: str | None) -> None:
-        self.manager.on_outcome(BROKEN, error, self.clock.now, self.clock.now)
+        self.manager.on_outcomes([CallReport(BROKEN, error, self.clock, self.clock.now)])
 
     def probes(self, most: int = 10) -> int:
         """Send decisions to the broken model for as long as it may be chosen."""

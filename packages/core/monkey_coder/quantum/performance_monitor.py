@@ -175,10 +175,6 @@ class PerformanceMonitor:
         if due:
             self._check(due)
 
-    def on_outcome(self, opinions: Mapping[str, str | None], model: str, success: float) -> None:
-        """Take in what came of one decision; see `on_outcomes`."""
-        self.on_outcomes([(opinions, model, success)])
-
     def on_outcomes(self, outcomes: Iterable[tuple[Mapping[str, str | None], str, float]]) -> None:
         """Take in what came of decisions.
 

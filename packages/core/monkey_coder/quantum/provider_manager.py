@@ -139,17 +139,6 @@ class ProviderManager:
             }
             self._look_for_trouble()
 
-    def on_outcome(self, model: str, error_type: str | None, decided_at: float, at: float) -> None:
-        """Take in one report; see `on_outcomes`.
-
-        Args:
-            model: Ref of the model that was called.
-            error_type: What went wrong, or None when it answered.
-            decided_at: When the decision was made, in seconds since 1970.
-            at: When the report came.
-        """
-        self.on_outcomes([CallReport(model, error_type, lambda: decided_at, at)])
-
     def on_outcomes(self, reports: Iterable[CallReport]) -> None:
         """Take in reports, in order; models that are not watched are ignored."""
         changed = False

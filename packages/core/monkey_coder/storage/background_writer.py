@@ -91,21 +91,6 @@ class BackgroundWriter:
         if len(self._queue) > self._max_decisions or self._closed:
             self._drop_oldest()
 
-    def put_outcome(self, row: OutcomeRow) -> Future[Appended]:
-        """Take one report; the future is done when it is durable, or fails with what kept it from being stored."""
-        single: Future[Appended] = Future()
-        single.set_running_or_notify_cancel()
-
-        def tell(written: Future[Sequence[Appended | Exception]]) -> None:
-            (result,) = written.result()
-            if isinstance(result, Exception):
-                single.set_exception(result)
-            else:
-                single.set_result(result)
-
-        self.put_outcomes([row]).add_done_callback(tell)
-        return single
-
     def put_outcomes(self, rows: Sequence[OutcomeRow]) -> Future[Sequence[Appended | Exception]]:
         """Take reports; the future says what became of each, in order, once those that were stored are durable.
 

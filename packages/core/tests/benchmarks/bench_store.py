@@ -53,7 +53,7 @@ def in_bulks(rows: list[DecisionRow] | list[OutcomeRow], size: int, write: Calla
 
 def through_writer(store: Store, rows: list[OutcomeRow]) -> None:
     with closing(BackgroundWriter(store, lambda _: None, time.time)) as writer:
-        futures = [writer.put_outcome(row) for row in rows]
+        futures = [writer.put_outcomes([row]) for row in rows]
         for future in futures:
             future.result()
 

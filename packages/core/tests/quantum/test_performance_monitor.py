@@ -132,8 +132,8 @@ def test_a_batch_is_one_ask_however_many_requests_are_in_it() -> None:
 def test_reliability_is_how_often_following_would_have_succeeded() -> None:
     monitor = PerformanceMonitor()
     for _ in range(30):
-        monitor.on_outcome({"right": "a/good", "wrong": "b/bad", "mute": None}, "a/good", 1.0)
-        monitor.on_outcome({"right": "a/good", "wrong": "b/bad", "mute": None}, "b/bad", 0.0)
+        monitor.on_outcomes([({"right": "a/good", "wrong": "b/bad", "mute": None}, "a/good", 1.0)])
+        monitor.on_outcomes([({"right": "a/good", "wrong": "b/bad", "mute": None}, "b/bad", 0.0)])
     figures = monitor.performance()
     assert figures["right"].reliability == pytest.approx((30 + PRIOR_FOLLOWED / 2) / (30 + PRIOR_FOLLOWED))
     assert figures["wrong"].reliability == pytest.approx((PRIOR_FOLLOWED / 2) / (30 + PRIOR_FOLLOWED))
@@ -145,7 +145,7 @@ def test_without_outcomes_reliability_is_one_half_and_few_move_it_little() -> No
     monitor = PerformanceMonitor()
     feed(monitor, answered(1.0))
     assert (monitor.performance()["s"].reliability, monitor.performance()["s"].followed) == (0.5, 0)
-    monitor.on_outcome({"s": "a/m"}, "a/m", 0.0)
+    monitor.on_outcomes([({"s": "a/m"}, "a/m", 0.0)])
     assert 0.4 < monitor.performance()["s"].reliability < 0.5
 
 
@@ -153,7 +153,7 @@ def test_without_outcomes_reliability_is_one_half_and_few_move_it_little() -> No
 def test_reliability_is_a_share_whatever_comes(successes: list[float]) -> None:
     monitor = PerformanceMonitor()
     for success in successes:
-        monitor.on_outcome({"s": "a/m"}, "a/m", success)
+        monitor.on_outcomes([({"s": "a/m"}, "a/m", success)])
     if successes:
         figures = monitor.performance()["s"]
         assert 0.0 <= figures.reliability <= 1.0
@@ -236,7 +236,7 @@ def test_memory_does_not_grow_with_time() -> None:
     def live() -> None:
         for _ in range(2 * WINDOW):
             monitor.on_decided([event(s=("SUCCESS", 1.0))])
-            monitor.on_outcome({"s": "a/m"}, "a/m", 1.0)
+            monitor.on_outcomes([({"s": "a/m"}, "a/m", 1.0)])
 
     live()
     tracemalloc.start()
@@ -256,7 +256,7 @@ def test_many_threads_may_feed_and_read_it_and_no_look_at_the_alerts_is_missed()
     def work() -> None:
         for _ in range(8 * CHECK_EVERY):
             monitor.on_decided([event(s=FAILED)])
-            monitor.on_outcome({"s": "a/m"}, "a/m", 1.0)
+            monitor.on_outcomes([({"s": "a/m"}, "a/m", 1.0)])
             figures = monitor.performance()["s"]
             if figures.failure_rate != 1.0 or not 0.5 <= figures.reliability <= 1.0:
                 wrong.append(figures)
@@ -276,7 +276,7 @@ def test_outcomes_told_together_count_like_those_told_one_by_one() -> None:
     outcomes = [({"s": "a/m", "t": "b/m" if place % 3 else "a/m"}, "a/m", (place % 7) / 6) for place in range(3_000)]
     together.on_outcomes(outcomes)
     for outcome in outcomes:
-        apart.on_outcome(*outcome)
+        apart.on_outcomes([outcome])
     for name, figures in apart.performance().items():
         assert together.performance()[name].followed == figures.followed == WINDOW
         assert together.performance()[name].reliability == pytest.approx(figures.reliability)

@@ -7,7 +7,7 @@ from builders import SetClock
 
 from monkey_coder.ports import DecisionEvent
 from monkey_coder.quantum.circuit_breaker import BreakerOptions
-from monkey_coder.quantum.provider_manager import ProviderManager
+from monkey_coder.quantum.provider_manager import CallReport, ProviderManager
 
 REFS = ("a/one", "a/two", "a/three", "b/one")
 MODEL_FAILURES = BreakerOptions().failures
@@ -26,7 +26,7 @@ class Watched:
 
     def report(self, ref: str, error: str | None, times: int = 1) -> None:
         for _ in range(times):
-            self.manager.on_outcome(ref, error, self.clock.now, self.clock.now)
+            self.manager.on_outcomes([CallReport(ref, error, self.clock, self.clock.now)])
 
     def decide(self, ref: str) -> None:
         provider, _, model = ref.partition("/")

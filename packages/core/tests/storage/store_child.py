@@ -35,8 +35,8 @@ def acknowledge_through_writer(store: Store, name: str, numbers) -> None:
     writer = BackgroundWriter(store, lambda error: None, time.time)
     for number in numbers:
         writer.put(DecisionRow(f"{name}-{number}", time.time(), b"y" * 300))
-        future = writer.put_outcome(report(name, number))
-        future.add_done_callback(lambda done, number=number: done.exception() or say(number))
+        future = writer.put_outcomes([report(name, number)])
+        future.add_done_callback(lambda done, number=number: isinstance(done.result()[0], Exception) or say(number))
         time.sleep(0.0002)
 
 
