@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from monkey_coder.ports import Clock
 from monkey_coder.quantum.embedding import StaticEmbedder
+from monkey_coder.storage.sqlite_store import SqliteStore
 
 if TYPE_CHECKING:
     from monkey_coder.quantum.training_pipeline import TrainedPolicy
@@ -17,6 +23,19 @@ if TYPE_CHECKING:
 settings.register_profile("searching", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("steady", settings.get_profile("searching"), derandomize=True)
 settings.load_profile("steady")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Seconds since 1970, for `store`; modules with another time put theirs in its place."""
+    return time.time
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[SqliteStore]:
+    """A store in a file of its own."""
+    with closing(SqliteStore(tmp_path / "store", clock)) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

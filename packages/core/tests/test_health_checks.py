@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,13 +27,6 @@ REFS = ("good/one", "sick/one", "silent/one", "gone/one", "unchecked/one")
 @pytest.fixture
 def clock() -> SetClock:
     return SetClock(1000.0)
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: SetClock) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "store", clock)
-    yield opened
-    opened.close()
 
 
 async def until(happened: Callable[[], bool]) -> None:

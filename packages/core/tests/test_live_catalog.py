@@ -52,13 +52,6 @@ FIELDS: dict[str, Any] = {
 NEW = "made/up/quick"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "store", time.time)
-    yield opened
-    opened.close()
-
-
 def test_changes_are_kept_in_the_store_and_followed(store: SqliteStore) -> None:
     base = load_catalog()
     gone = base.refs[3]

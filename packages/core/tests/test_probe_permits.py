@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 from builders import SetClock
@@ -48,13 +45,6 @@ class Process:
 @pytest.fixture
 def clock() -> SetClock:
     return SetClock(1000.0)
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: SetClock) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "store", clock)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +27,6 @@ from monkey_coder.storage.port import DecisionRow
 from monkey_coder.storage.sqlite_store import SqliteStore
 
 IDS = SignedIds(SECRET, time.time, os.urandom)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "store.sqlite3", time.time)
-    yield opened
-    opened.close()
 
 
 def logged(prompts: Sequence[str], put: Callable[[Any], None], now: float = 50.0) -> list[Any]:

@@ -301,12 +301,8 @@ class TestSaving:
         whole = path.read_bytes()
         torch.save({"format": 99}, tmp_path / "future.pt")
         foreign = (tmp_path / "future.pt").read_bytes()
-        for content, says in (
-            (whole[:-500], "cannot be read"),
-            (b"nonsense", "cannot be read"),
-            (foreign, "format 99"),
-        ):
-            path.write_bytes(content)
+        for data, says in ((whole[:-500], "cannot be read"), (b"nonsense", "cannot be read"), (foreign, "format 99")):
+            path.write_bytes(data)
             with pytest.raises(PolicyError, match=says):
                 DQNAgent.load(path)
 
@@ -341,8 +337,7 @@ class TestSafety:
 
     def test_one_huge_reward_moves_the_weights_no_further_than_the_clip_allows(self) -> None:
         config = DQNConfig(network=SMALL, huber_delta=None, gradient_clip=1.0, learning_rate=1e-3)
-        agent = agent_for(config)
-        buffer = memory(config)
+        agent, buffer = agent_for(config), memory(config)
         buffer.add(agent.transitions(one_step(np.zeros(1, int), np.zeros(1, int), np.array([1e6]))))
         report = agent.learn(buffer.sample(8, np.random.default_rng(0)))
         assert report.gradient_norm > 1e3

@@ -10,26 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import SECRET, Model, SetClock, ask, chosen, engine, table
+import small_process
+from builders import Model, ask, chosen, engine, table
 
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.errors import StoreUnavailableError
-from monkey_coder.models import TASK_TYPES, FeedbackRequest
+from monkey_coder.models import TASK_TYPES
 from monkey_coder.ports import DecisionEvent, OutcomeEvent, Reuse
 from monkey_coder.quantum.budget_pacing import BudgetPacer
-from monkey_coder.quantum.capability_profiler import Profiles
-from monkey_coder.quantum.decision_log import DecisionLog
-from monkey_coder.quantum.identifiers import SignedIds
-from monkey_coder.quantum.learners import Learners
 from monkey_coder.quantum.live_learning import JoinedOutcome, LiveLearner
-from monkey_coder.quantum.outcome_record import OutcomeRecord, Reporter, outcome_row
+from monkey_coder.quantum.outcome_record import OutcomeRecord
 from monkey_coder.quantum.outlook import Outlook
-from monkey_coder.quantum.performance_monitor import PerformanceMonitor
 from monkey_coder.quantum.preparation import prepare
-from monkey_coder.quantum.provider_manager import ProviderManager
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
-from monkey_coder.quantum.selection_learning import OutcomeFollower
-from monkey_coder.quantum.snapshot import LiveSnapshot
 from monkey_coder.storage.sqlite_store import SqliteStore
 
 FREE = {"quality": 1.0, "cost": 0.0, "latency": 0.0}
@@ -41,8 +34,8 @@ MODELS = table(
 DEBUGGING = TASK_TYPES.index("debugging")
 
 
-class Process:
-    """A manager, a log and a follower with a live learner, on a store that others may share."""
+class Process(small_process.Process):
+    """A process with a live learner, whose follower knows the decisions that are not written yet."""
 
     def __init__(
         self,
@@ -51,45 +44,17 @@ class Process:
         target: float | None = None,
         models: ModelTable = MODELS,
     ) -> None:
-        self.store, self.manager, self.live = store, manager, LiveSnapshot(manager.snapshot())
-        manager.snapshot = self.live
-        self.unwritten: list[Any] = []
-        providers = ProviderManager(MODELS.refs, time.time, np.random.default_rng(0))
         pacer = None if target is None else BudgetPacer(target)
-        self.follower = OutcomeFollower(
-            store,
-            models,
-            Learners(Profiles(), providers, PerformanceMonitor(), LiveLearner(pacer)),
-            self.live,
-            SignedIds(SECRET, time.time, lambda count: bytes(count)).issued_at,
-            time.time,
-            SetClock(0.0),
-        )
-        manager.listeners = (DecisionLog(self.unwritten.append, time.time), self.follower.recent)
+        super().__init__(manager, store, models, LiveLearner(pacer))
+        manager.listeners = (self.log, self.follower.recent)
 
     def decide(self, prompt: str = "Fix the failing test", **task: Any) -> Any:
-        (answer,) = self.manager.decide([ask(prompt, **({"task_type": "debugging", "preferences": FREE} | task))])
-        return answer
-
-    def write(self) -> None:
-        self.store.append_decisions([make() for make in self.unwritten])
-        self.unwritten.clear()
-
-    def report(self, answer: Any, **said: Any) -> None:
-        report = FeedbackRequest.model_validate({"decision_id": answer["decision_id"]} | said, strict=False)
-        self.store.append_outcomes([outcome_row(report, Reporter("anonymous", time.time()))])
+        return super().decide(prompt, **({"preferences": FREE} | task))
 
     def teach(self, ref: str, success: bool, times: int = 20) -> None:
         for _ in range(times):
             self.report(self.decide(), model=ref, success=success)
         self.follower.step()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "store", time.time)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

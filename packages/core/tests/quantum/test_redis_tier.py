@@ -9,15 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders import Fixed, SetClock, ask
 from caching import KEYRING, NOW, STEADY, House, entry, house
+from impostors import drip, half, impostor, noise
 from redis_process import RedisProcess, running_redis
-from servers import free_port
+from servers import PATIENCE_S, eventually, free_port
 
 from monkey_coder.quantum.cache_entry import encode
 from monkey_coder.quantum.cache_key import KEY_BYTES, Keyring
@@ -27,7 +28,6 @@ from monkey_coder.quantum.redis_tier import MOST_UNWANTED, RedisTier
 SURE = Fixed("sure", [0.2, 0.8, 0.3])
 PATIENT_S = 20.0
 """Instead of 5 ms: this machine may be busy, and most tests are not about waiting."""
-SOON_S = 60.0
 
 
 @pytest.fixture
@@ -47,14 +47,7 @@ def tier(server: RedisProcess, wait_s: float = PATIENT_S) -> Iterator[RedisTier]
 
 def settled(shared: RedisTier) -> None:
     """Wait until everything that was to be kept is kept."""
-    assert shared.settle(SOON_S)
-
-
-def soon(happens: Callable[[], bool]) -> None:
-    until = time.monotonic() + SOON_S
-    while not happens():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.01)
+    assert shared.settle(PATIENCE_S)
 
 
 def cache_of(home: House, *prompts: str) -> list[str]:
@@ -191,7 +184,7 @@ def test_a_server_that_dies_costs_no_answer_and_is_used_again_when_it_is_back(se
         assert answers_throughout(home, "while it is dead")["cache"] == "local"
         assert answers_throughout(home, "before")["degraded"] == ["redis"]
         server.start()  # empty
-        soon(lambda: not one.failing)
+        eventually(lambda: not one.failing)
         assert answers_throughout(home, "after")["degraded"] == []
         settled(one)
         with tier(server) as two, house(SURE, redis=two) as other:
@@ -201,11 +194,11 @@ def test_a_server_that_dies_costs_no_answer_and_is_used_again_when_it_is_back(se
 def test_a_server_that_was_never_there_costs_nothing(tmp_path: Path) -> None:
     absent = RedisProcess(tmp_path)
     with tier(absent) as one, house(SURE, redis=one) as home:
-        soon(lambda: one.failing)
+        eventually(lambda: one.failing)
         assert answers_throughout(home, "first")["degraded"] == ["redis"]
         absent.start()
         try:
-            soon(lambda: not one.failing)
+            eventually(lambda: not one.failing)
             assert answers_throughout(home, "second")["degraded"] == []
         finally:
             absent.kill()
@@ -213,7 +206,7 @@ def test_a_server_that_was_never_there_costs_nothing(tmp_path: Path) -> None:
 
 def test_a_server_that_hangs_is_waited_for_a_few_times_and_then_no_more(server: RedisProcess) -> None:
     with tier(server, wait_s=0.02) as one, house(SURE, redis=one) as home:
-        soon(lambda: answers_throughout(home, f"before {time.monotonic()}")["degraded"] == [])
+        eventually(lambda: answers_throughout(home, f"before {time.monotonic()}")["degraded"] == [])
         server.send(signal.SIGSTOP)
         late = one.counts["late"]
         try:
@@ -223,7 +216,7 @@ def test_a_server_that_hangs_is_waited_for_a_few_times_and_then_no_more(server: 
             assert one.counts["skipped"] >= 50 - 2 * MOST_LATE
         finally:
             server.send(signal.SIGCONT)
-        soon(lambda: answers_throughout(home, f"after {time.monotonic()}")["degraded"] == [])
+        eventually(lambda: answers_throughout(home, f"after {time.monotonic()}")["degraded"] == [])
 
 
 def test_a_server_without_memory_still_serves_what_it_has(tmp_path: Path) -> None:
@@ -234,13 +227,13 @@ def test_a_server_without_memory_still_serves_what_it_has(tmp_path: Path) -> Non
         with server.client() as client:
             client.config_set("maxmemory", full[1])
         answers_throughout(home, "fills")
-        soon(lambda: one.failing)
+        eventually(lambda: one.failing)
         with house(SURE, redis=one) as other:
             assert answers_throughout(other, "before")["cache"] == "redis"
             assert answers_throughout(other, "before")["degraded"] == ["redis"]
         with server.client() as client:
             client.config_set("maxmemory", "0")
-        soon(lambda: not one.failing)
+        eventually(lambda: not one.failing)
         assert answers_throughout(home, "after")["degraded"] == []
 
 
@@ -258,10 +251,10 @@ def test_a_server_that_became_a_replica_is_only_read(tmp_path: Path) -> None:
         settled(one)
         client.replicaof("127.0.0.1", str(primary.port))
         answers_throughout(home, "while it is one")
-        soon(lambda: one.failing)
+        eventually(lambda: one.failing)
         assert answers_throughout(home, "still")["degraded"] == ["redis"]
         client.replicaof("NO", "ONE")
-        soon(lambda: not one.failing)
+        eventually(lambda: not one.failing)
         assert answers_throughout(home, "after")["degraded"] == []
 
 
@@ -281,11 +274,11 @@ def test_a_decision_that_failed_comes_back_from_nowhere_though_the_server_takes_
         assert a.cache.forget(failed, "mid/middle") == 1
         assert b.cache.forget(failed, "mid/middle") == 0  # it has not met it yet
         assert cache_of(a, "first") == cache_of(b, "first") == ["miss"]
-        soon(lambda: one.failing and two.failing)
+        eventually(lambda: one.failing and two.failing)
         assert one.fetch([client.keys()[0].rpartition(b":")[2]]) is not None
         client.config_set("min-replicas-to-write", "0")
-        soon(lambda: client.keys(b"*probe*") == client.keys())
-        soon(lambda: not one.failing)
+        eventually(lambda: client.keys(b"*probe*") == client.keys())
+        eventually(lambda: not one.failing)
         with tier(server) as three, house(SURE, redis=three) as c:
             assert cache_of(c, "first") == ["miss"]
 
@@ -301,51 +294,10 @@ def test_a_failure_speaks_against_the_model_that_failed_and_no_other(server: Red
 
 def test_what_is_to_be_deleted_does_not_pile_up_while_the_server_is_away(tmp_path: Path) -> None:
     with tier(RedisProcess(tmp_path)) as one:
-        soon(lambda: one.failing)
+        eventually(lambda: one.failing)
         one.forget([number.to_bytes(4) for number in range(MOST_UNWANTED + 5)])
         assert one.counts["dropped"] == 5
-        assert not one.settle(SOON_S)
-
-
-@contextmanager
-def impostor(says: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Something on a port that is no Redis, though it may begin like one; returns its address."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    over = threading.Event()
-
-    def serve() -> None:
-        while not over.is_set():
-            with suppress(OSError):
-                connection, _ = listening.accept()
-                with connection:
-                    says(connection)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"redis://127.0.0.1:{listening.getsockname()[1]}/0"
-    finally:
-        over.set()
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
-        thread.join(SOON_S)
-
-
-def half(connection: socket.socket) -> None:
-    connection.recv(4096)
-    connection.sendall(b"*1\r\n$100\r\nhalf of wha")
-
-
-def noise(connection: socket.socket) -> None:
-    connection.recv(4096)
-    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-
-def drip(connection: socket.socket) -> None:
-    connection.recv(4096)
-    for byte in b"*1\r\n$1000\r\n" + b"x" * 40:
-        connection.sendall(bytes([byte]))
-        time.sleep(0.05)
+        assert not one.settle(PATIENCE_S)
 
 
 @pytest.mark.parametrize("says", [half, noise, drip], ids=["half an answer", "another protocol", "drop by drop"])
@@ -356,7 +308,7 @@ def test_what_answers_wrongly_or_without_end_costs_no_answer(says: Callable[[soc
             with house(SURE, redis=one) as home:
                 for number in range(5):
                     answers_throughout(home, f"prompt {number}")
-                soon(lambda: one.failing)
+                eventually(lambda: one.failing)
                 assert answers_throughout(home, "another")["degraded"] == ["redis"]
         finally:
             one.close()
@@ -408,12 +360,12 @@ def test_swapping_the_server_for_an_empty_one_under_load_fails_nothing(server: R
         loading = pool.submit(load)
         try:
             for _ in range(2):
-                soon(lambda: last()["cache"] == "redis")
+                eventually(lambda: last()["cache"] == "redis")
                 server.kill()
-                soon(lambda: last()["degraded"] == ["redis"])
+                eventually(lambda: last()["degraded"] == ["redis"])
                 server.start()
-                soon(lambda: last()["degraded"] == [])
-            soon(lambda: last()["cache"] == "redis")
+                eventually(lambda: last()["degraded"] == [])
+            eventually(lambda: last()["cache"] == "redis")
         finally:
             ended.set()
             loading.result()

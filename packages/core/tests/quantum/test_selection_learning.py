@@ -12,21 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import CHEAP, DEAR, MIDDLE, SECRET, SetClock, ask, chosen, engine, table
+import small_process
+from builders import CHEAP, DEAR, MIDDLE, chosen, engine, table
 
 from monkey_coder.errors import StoreUnavailableError
 from monkey_coder.models import TASK_TYPES, FeedbackRequest
-from monkey_coder.quantum.capability_profiler import Profiles
 from monkey_coder.quantum.circuit_breaker import BreakerOptions
-from monkey_coder.quantum.decision_log import DecisionLog
-from monkey_coder.quantum.identifiers import SignedIds
-from monkey_coder.quantum.learners import Learners
 from monkey_coder.quantum.outcome_record import Reporter, outcome_row
-from monkey_coder.quantum.performance_monitor import PerformanceMonitor
-from monkey_coder.quantum.provider_manager import ProviderManager
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
-from monkey_coder.quantum.selection_learning import OVERRIDES, FollowerOptions, OutcomeFollower
-from monkey_coder.quantum.snapshot import LiveSnapshot
+from monkey_coder.quantum.selection_learning import OVERRIDES, FollowerOptions
 from monkey_coder.storage.port import OutcomeRow
 from monkey_coder.storage.sqlite_store import SqliteStore
 
@@ -34,46 +28,19 @@ MODELS = table()
 DEBUGGING = TASK_TYPES.index("debugging")
 
 
-class Process:
-    """One web process in small: a manager, a log, and a follower, on a store that others may share."""
+class Process(small_process.Process):
+    """A process that writes its decisions at once, unless told otherwise."""
 
     def __init__(
         self, manager: QuantumRoutingManager, store: SqliteStore, options: FollowerOptions | None = None
     ) -> None:
-        self.store, self.clock = store, SetClock(0.0)
-        self.live = LiveSnapshot(manager.snapshot())
-        self.manager = manager
-        manager.snapshot = self.live
-        self.unwritten: list[Any] = []
-        self.providers = ProviderManager(
-            MODELS.refs, time.time, np.random.default_rng(0), on_exhausted=lambda: self.follower.publish_availability()
-        )
-        self.monitor = PerformanceMonitor()
-        manager.listeners = (DecisionLog(self.unwritten.append, time.time), self.providers, self.monitor)
-        self.follower = OutcomeFollower(
-            store,
-            MODELS,
-            Learners(Profiles(), self.providers, self.monitor),
-            self.live,
-            SignedIds(SECRET, time.time, lambda count: bytes(count)).issued_at,
-            time.time,
-            self.clock,
-            options,
-        )
+        super().__init__(manager, store, MODELS, options=options)
 
-    def decide(self, *, logged: bool = True, **task: Any) -> Any:
-        (answer,) = self.manager.decide([ask(**({"task_type": "debugging"} | task))])
+    def decide(self, prompt: str = "Fix the failing test", *, logged: bool = True, **task: Any) -> Any:
+        answer = super().decide(prompt, **task)
         if logged:
             self.write()
         return answer
-
-    def write(self) -> None:
-        self.store.append_decisions([make() for make in self.unwritten])
-        self.unwritten.clear()
-
-    def report(self, answer: Any, **said: Any) -> None:
-        report = FeedbackRequest.model_validate({"decision_id": answer["decision_id"]} | said, strict=False)
-        self.store.append_outcomes([outcome_row(report, Reporter("anonymous", time.time()))])
 
     def learn(self, after_s: float = 0.0) -> int:
         self.clock.now += after_s
@@ -82,13 +49,6 @@ class Process:
     def chance(self, ref: str) -> float:
         live = self.live().table
         return float(live.success[DEBUGGING, live.index[ref]])
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "store", time.time)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
