@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from redis_process import RedisProcess, running_redis
-from servers import Server, command, serving
+from servers import Server, command, eventually, serving
 
 PROMPT = "Sort the rows of the report by their third column in ascending order"
 PATIENCE_S = 60.0
@@ -31,13 +30,6 @@ def told(server: Server) -> dict[str, Any]:
     return answer.json()
 
 
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold"
-        time.sleep(0.02)
-
-
 def cached(server: Server, prompt: str = PROMPT) -> str:
     """Ask until the answer comes from the cache, and say from which tier."""
     answers: list[str] = []
@@ -46,7 +38,7 @@ def cached(server: Server, prompt: str = PROMPT) -> str:
         answers.append(route(server, prompt)["cache"])
         return answers[-1] != "miss"
 
-    until(ask)
+    eventually(ask)
     return answers[-1]
 
 
@@ -74,7 +66,7 @@ def test_the_cache_of_one_server(tmp_path: Path) -> None:
         failed = {"decision_id": similar["decision_id"], "success": False}
         reported = httpx.post(f"{server.url}/v1/quantum/feedback", json=failed, timeout=PATIENCE_S)
         assert reported.status_code == 202
-        until(lambda: told(server)["local"].get("invalidated", 0) >= 1)
+        eventually(lambda: told(server)["local"].get("invalidated", 0) >= 1)
 
         assert cached(server) == "local"
         cleared = httpx.delete(f"{server.url}/v1/quantum/cache", timeout=PATIENCE_S)
@@ -88,7 +80,7 @@ def test_the_cache_of_one_server(tmp_path: Path) -> None:
         assert cached(server) == "local"
         ordered = command(server.state_dir, "cache", "clear", "--json")
         assert (ordered.returncode, list(json.loads(ordered.stdout))) == (0, ["order"])
-        until(lambda: told(server)["local"]["entries"] == 0)
+        eventually(lambda: told(server)["local"]["entries"] == 0)
 
 
 def test_what_one_server_learned_to_cache_the_other_hits(tmp_path: Path, redis: RedisProcess) -> None:
@@ -101,7 +93,7 @@ def test_what_one_server_learned_to_cache_the_other_hits(tmp_path: Path, redis: 
         (tmp_path / name).mkdir()
     with serving(tmp_path / "here", settings=settings) as here, serving(tmp_path / "there", settings=settings) as there:
         assert cached(here) == "local"
-        until(lambda: (told(here)["redis"]["entries"] or 0) >= 2)  # the entry, and its place in the index
+        eventually(lambda: (told(here)["redis"]["entries"] or 0) >= 2)  # the entry, and its place in the index
         assert route(there, f"Please {PROMPT[0].lower()}{PROMPT[1:]}!")["cache"] == "similar"
         assert route(there, PROMPT)["cache"] in ("local", "redis")
         assert route(there, PROMPT.replace("third", "fourth"))["cache"] == "miss"
@@ -115,7 +107,7 @@ def test_what_one_server_learned_to_cache_the_other_hits(tmp_path: Path, redis: 
         assert done.returncode == 0, done.stderr
         assert "keys of the cache in Redis are gone" in done.stdout
         for server in (here, there):
-            until(lambda server=server: told(server)["local"]["entries"] == 0)
+            eventually(lambda server=server: told(server)["local"]["entries"] == 0)
 
 
 def test_commands_say_what_is_wrong(tmp_path: Path) -> None:

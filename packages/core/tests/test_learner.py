@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from colours import quick
+from servers import eventually
 from taught_store import Teacher, teaching
 
 from monkey_coder.catalog.catalog import load_catalog
@@ -89,13 +90,6 @@ def learning(here: Here, workshop: Workshop) -> Iterator[threading.Thread]:
     finally:
         here.stop.set()
         thread.join()
-
-
-def eventually(holds) -> None:
-    deadline = time.monotonic() + 180.0
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_what_is_fit_serves_and_the_next_is_compared_with_it(here: Here, teacher: Teacher) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from servers import eventually
 
 from monkey_coder.learner_child import LearnerChild
 
@@ -19,13 +20,6 @@ ENDS_WITH_INPUT = "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text('he
 def child(script: str, mark: Path, patience_s: float = 30.0) -> LearnerChild:
     mark.write_text("")
     return LearnerChild(time.monotonic, [sys.executable, "-c", script, str(mark)], 0.01, patience_s)
-
-
-def eventually(holds) -> None:
-    deadline = time.monotonic() + 180.0
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_one_that_ends_is_started_again_after_ever_longer_pauses(

@@ -6,21 +6,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from servers import eventually
 
 from monkey_coder.quantum.daemon_pool import DaemonPool
 
 PATIENCE_S = 60.0
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.001)
 
 
 def threads_of(name: str) -> list[threading.Thread]:

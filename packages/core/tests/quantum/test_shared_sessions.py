@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from builders import Model, SetClock, table
 from redis_process import RedisProcess, running_redis
+from servers import eventually
 
 from monkey_coder.errors import StoreUnavailableError
 from monkey_coder.quantum.session_affinity import NO_SESSION
@@ -33,13 +34,6 @@ digest = partial(blake2b, key=b"a secret for tests", digest_size=16)
 
 def key_of(session: bytes) -> bytes:
     return digest(session).digest()
-
-
-def soon(happens: Callable[[], bool]) -> None:
-    until = time.monotonic() + SOON_S
-    while not happens():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.005)
 
 
 class Processes:
@@ -66,7 +60,9 @@ class Processes:
     def written(self, session: str, ref: str) -> None:
         """Wait until a use can be found by others."""
         with closing(self.open()) as uses:
-            soon(lambda: [use and use.value for use in uses.last_uses([key_of(session.encode())])] == [ref.encode()])
+            eventually(
+                lambda: [use and use.value for use in uses.last_uses([key_of(session.encode())])] == [ref.encode()]
+            )
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -88,7 +84,7 @@ def alone(tmp_path: Path) -> Iterator[Processes]:
 
 
 def ready(memory: SharedSessionMemory) -> SharedSessionMemory:
-    soon(lambda: not memory.failing)
+    eventually(lambda: not memory.failing)
     return memory
 
 
@@ -191,7 +187,7 @@ def test_many_uses_are_written_together(alone: Processes) -> None:
     memory = ready(alone.one_more(lambda: shared))
     for number in range(1000):
         memory.use(f"s{number % 10}", "a/one")
-    soon(lambda: shared.notes >= 10)
+    eventually(lambda: shared.notes >= 10)
     assert shared.notes <= 30
 
 
@@ -211,7 +207,7 @@ def test_a_slow_look_up_is_waited_for_once_and_for_no_longer_than_is_allowed(
     assert time.monotonic() - started < SOON_S / 2
     assert "sessions are left to each process for a while: no answer within 300 ms" in caplog.text
     shared.gate.set()
-    soon(lambda: memory.columns(["theirs"], MODELS).tolist() == [1])
+    eventually(lambda: memory.columns(["theirs"], MODELS).tolist() == [1])
 
 
 def test_what_fails_is_tried_again_and_what_was_used_meanwhile_is_written_then(alone: Processes) -> None:
@@ -219,11 +215,11 @@ def test_what_fails_is_tried_again_and_what_was_used_meanwhile_is_written_then(a
     memory = ready(alone.one_more(lambda: shared))
     shared.broken = True
     memory.use("mine", "a/one")
-    soon(lambda: memory.failing)
+    eventually(lambda: memory.failing)
     assert memory.columns(["mine", "theirs"], MODELS).tolist() == [0, NO_SESSION]
     shared.broken = False
-    soon(lambda: shared.notes == 1)
-    soon(lambda: not memory.failing)
+    eventually(lambda: shared.notes == 1)
+    eventually(lambda: not memory.failing)
 
 
 def test_what_cannot_be_opened_yet_is_opened_later(alone: Processes, caplog: pytest.LogCaptureFixture) -> None:
@@ -231,7 +227,7 @@ def test_what_cannot_be_opened_yet_is_opened_later(alone: Processes, caplog: pyt
     file.write_bytes(b"a shopping list" * 500)
     memory = alone.one_more()
     memory.use("s", "a/one")
-    soon(lambda: "another program" in caplog.text or "damaged" in caplog.text)
+    eventually(lambda: "another program" in caplog.text or "damaged" in caplog.text)
     assert memory.failing
     assert memory.columns(["s"], MODELS).tolist() == [0]
     file.rename(alone.folder / "list")
@@ -245,13 +241,13 @@ def test_a_server_that_stops_and_dies_costs_no_session_of_this_process(tmp_path:
         for trouble in (signal.SIGSTOP, signal.SIGKILL):
             server.send(trouble)
             processes.later()
-            soon(lambda: processes.later() is None and one.columns(["s"], MODELS).tolist() == [0] and one.failing)
+            eventually(lambda: processes.later() is None and one.columns(["s"], MODELS).tolist() == [0] and one.failing)
             if trouble == signal.SIGSTOP:
                 server.send(signal.SIGCONT)
                 ready(one)
         server.kill()
         server.start()
-        soon(lambda: not one.failing)
+        eventually(lambda: not one.failing)
         one.use("s", "b/two")
         processes.written("s", "b/two")
 
