@@ -115,8 +115,7 @@ class Engine(Core):
         caching: Gives decisions again.
         batcher: Decides off the event loop what is not cached.
         store: Shared by all processes of the deployment; its methods may wait, so call them from a thread.
-        writer: Writes to it in the background.
-        reports: Hands it reports in groups.
+        reports: Writes reports to it in groups, in the background.
         following: Learns from the outcomes in it.
         keys: Who may call.
         learner: What the learner process said last.
@@ -126,7 +125,6 @@ class Engine(Core):
     caching: Caching
     batcher: Batcher[Asked | RouteRequest, Reply]
     store: Store
-    writer: BackgroundWriter
     reports: ReportGroups
     following: Following
     keys: KeyRing
@@ -313,7 +311,6 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             caching=cache,
             batcher=batcher,
             store=store,
-            writer=writer,
             reports=ReportGroups(writer.put_outcomes),
             following=following,
             keys=keys,
