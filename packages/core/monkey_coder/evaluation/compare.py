@@ -167,7 +167,3 @@ def _play_part(
         axis=1,
     )
     return np.repeat(runs, plan.seeds, axis=1) if same_for_all else runs
-
-
-def no_progress(_what: str, _done: int, _steps: int) -> None:
-    """Take no note of progress."""

@@ -10,7 +10,7 @@ import pytest
 
 from monkey_coder.errors import OutcomeTableError, SettingsError
 from monkey_coder.evaluation.analysis import analyse
-from monkey_coder.evaluation.compare import no_progress, play_routers
+from monkey_coder.evaluation.compare import play_routers
 from monkey_coder.evaluation.decisions import DecisionsError, read_decisions, write_decisions
 from monkey_coder.evaluation.preparation import Plan, prepare, shuffle_outcomes, view
 from monkey_coder.evaluation.protocol import COST_WEIGHTS, RouterContext
@@ -27,7 +27,7 @@ def compare(embedder):
 
     def run(plan, names=ALL, resamples=300):
         prepared = prepare(plan)
-        played = play_routers(prepared, names, builtin_routers(), RouterContext(lambda: embedder), no_progress)
+        played = play_routers(prepared, names, builtin_routers(), RouterContext(lambda: embedder), lambda *_: None)
         return prepared, played, analyse(prepared, played, resamples)
 
     return run
