@@ -48,7 +48,8 @@ class CacheStock:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()  # guards the generator, the counts and what is refused
+        self._lock = threading.Lock()  # guards the generator and what is refused
+        self._counting = threading.Lock()  # apart, for each hit is counted in the event loop, and must not wait long
         self._refused: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.remote = SharedEntries(self.tiers.redis, self.keyring, self.wall_clock, self.count)
 
@@ -140,5 +141,5 @@ class CacheStock:
 
     def count(self, tier: str, result: str, times: int = 1) -> None:
         """Note that something happened so many times."""
-        with self._lock:
+        with self._counting:
             self.counts[tier, result] += times

@@ -6,13 +6,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 import orjson
 
 from monkey_coder.ports import DecisionEvent, DecisionListener, Reuse
-from monkey_coder.quantum.cache_entry import CachedDecision
 from monkey_coder.quantum.cache_parts import Hit
 from monkey_coder.quantum.routing_cache import RoutingCache
 from monkey_coder.repeating import repeat
@@ -21,6 +21,9 @@ TELL_EVERY_S: Final = 0.05
 """Longest delay of a hit on its way to the log; a crash loses no more."""
 
 MOST_AT_ONCE: Final = 512
+
+PARTS_KEPT: Final = 512
+"""Answers that are kept as read: few entries have most of the hits, and to read one takes longer than the rest."""
 
 _CERTAIN: Final = np.ones(1, dtype=np.float32)
 """Distribution over the one model that a hit can serve."""
@@ -50,12 +53,13 @@ class HitTeller:
     ) -> None:
         self._cache, self._listeners, self._on_cache = cache, listeners, on_cache
         self._counted: Counter[tuple[str, str]] = Counter()
+        self._parts: Callable[[bytes], dict[str, Any]] = lru_cache(maxsize=PARTS_KEPT)(orjson.loads)
 
     def tell(self) -> int:
         """Tell all that has not been told; returns how many hits that were."""
         told = 0
         while hits := self._next():
-            events = [_event(hit, answer) for hit, answer in zip(hits, _answers(hits), strict=True)]
+            events = [_event(hit, self._answer(hit)) for hit in hits]
             for listener in self._listeners():
                 try:
                     listener.on_decided(events)
@@ -76,6 +80,18 @@ class HitTeller:
             hits.append(untold.popleft())
         return hits
 
+    def _answer(self, hit: Hit) -> dict[str, Any]:
+        """The answer of a hit, in contract form; those of one entry share their parts, which are not to be changed."""
+        return {
+            "decision_id": hit.decision_id,
+            "episode_id": hit.episode_id or hit.decision_id,
+            **self._parts(hit.entry.answer),
+            "cache": hit.tier,
+            "propensity": 1.0,
+            "degraded": list(hit.degraded),
+            "execution_time_ms": round(hit.seconds * 1e3, 3),
+        }
+
     def _count(self) -> None:
         local = self._cache.tiers.local
         counts = Counter(self._cache.counts)
@@ -85,29 +101,6 @@ class HitTeller:
             if fresh and result in METRIC_RESULTS:
                 self._on_cache(tier, result, fresh)
         self._counted = counts
-
-
-def _answers(hits: Sequence[Hit]) -> list[dict[str, Any]]:
-    """The answers of some hits, in contract form; those of one entry share their parts, which are not to be changed."""
-    shared: dict[int, dict[str, Any]] = {}
-    answers = []
-    for hit in hits:
-        entry: CachedDecision = hit.entry
-        parts = shared.get(id(entry))
-        if parts is None:
-            parts = shared[id(entry)] = orjson.loads(entry.answer)
-        answers.append(
-            {
-                "decision_id": hit.decision_id,
-                "episode_id": hit.episode_id or hit.decision_id,
-                **parts,
-                "cache": hit.tier,
-                "propensity": 1.0,
-                "degraded": list(hit.degraded),
-                "execution_time_ms": round(hit.seconds * 1e3, 3),
-            }
-        )
-    return answers
 
 
 def _event(hit: Hit, answer: dict[str, Any]) -> DecisionEvent:
