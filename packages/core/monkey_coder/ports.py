@@ -231,10 +231,12 @@ class Reuse:
     Attributes:
         origin: Id of that decision; its row in the log has what it was made from.
         task: Its task type.
+        shared: What the answer has in common with that decision's, as a JSON object; None where that is not at hand.
     """
 
     origin: str
     task: TaskType
+    shared: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

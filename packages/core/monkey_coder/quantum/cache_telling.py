@@ -110,5 +110,5 @@ def _event(hit: Hit, answer: dict[str, Any]) -> DecisionEvent:
         row=0,
         distribution=_CERTAIN,
         duration_s=hit.seconds,
-        reuse=Reuse(hit.entry.origin, hit.entry.task),
+        reuse=Reuse(hit.entry.origin, hit.entry.task, hit.entry.answer),
     )

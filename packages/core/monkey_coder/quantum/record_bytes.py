@@ -29,6 +29,8 @@ _MAGIC: Final = b"QDR"
 _PREFIX: Final = Struct("<3sBIII")
 FOLLOWS: Final = ("expected", "alternatives", "thread_results")
 """What of an answer is said again from the arrays, where there are any."""
+SHARED: Final = "*"
+"""Stands for all that a repeated answer has in common with the first one."""
 
 OWN: Final = (
     "said",
@@ -101,7 +103,9 @@ class OpenRecord:
     @property
     def answer(self) -> dict[str, Any]:
         """What its answer says, without what follows from the arrays."""
-        return dict(zip(self.common.said, self.own["said"], strict=True))
+        said: dict[str, Any] = dict(zip(self.common.said, self.own["said"], strict=True))
+        shared: dict[str, Any] = said.pop(SHARED, {})
+        return shared | said
 
     @property
     def embedding(self) -> FloatArray:

@@ -10,11 +10,12 @@ from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from monkey_coder.models import TASK_TYPES, Preferences
 from monkey_coder.ports import DecisionEvent, Deliberation, FloatArray, RouteBatch
-from monkey_coder.quantum.record_bytes import FOLLOWS, Common, common_bytes, pack
+from monkey_coder.quantum.record_bytes import FOLLOWS, SHARED, Common, common_bytes, pack
 from monkey_coder.quantum.record_layout import MARKS, PER_MODEL, SCALARS, Layout
 from monkey_coder.quantum.state_encoder import ENCODING_VERSION
 
@@ -22,6 +23,10 @@ _ALONE: Final = Layout(0, 0, 0)
 _NO_ARRAYS: Final = bytes(4 * _ALONE.sizes[0] + _ALONE.sizes[1])
 _UNSAID: Final = tuple(vars(Preferences()).values())
 _ran: Final = itemgetter("strategy", "status", "execution_time_ms")
+
+
+_REPEATED: Final = (SHARED, "decision_id", "episode_id", "cache", "propensity", "degraded", "execution_time_ms")
+"""What an answer from the cache says for itself."""
 
 
 def payloads_of(events: Sequence[DecisionEvent], made_at: float) -> list[bytes]:
@@ -52,8 +57,13 @@ def _alone(event: DecisionEvent, made_at: float) -> bytes:
         task = reuse.task
     else:
         task = "general" if event.batch is None else TASK_TYPES[event.batch.task[event.row]]
+    if reuse is None or reuse.shared is None:
+        names, said = tuple(answer), list(answer.values())
+    else:
+        names = _REPEATED
+        said = [orjson.Fragment(reuse.shared) if name == SHARED else answer[name] for name in names]
     own = (
-        list(answer.values()),
+        said,
         0,
         (),
         made_at,
@@ -67,7 +77,7 @@ def _alone(event: DecisionEvent, made_at: float) -> bytes:
         False,
         None if reuse is None else reuse.origin,
     )
-    return pack(common_bytes(Common((), (), _ALONE, 0, ENCODING_VERSION, tuple(answer))), own, _NO_ARRAYS)
+    return pack(common_bytes(Common((), (), _ALONE, 0, ENCODING_VERSION, names)), own, _NO_ARRAYS)
 
 
 def _together(events: Sequence[DecisionEvent], batch: RouteBatch, told: Deliberation, made_at: float) -> list[bytes]:
