@@ -50,7 +50,7 @@ from monkey_coder.quantum.routing_strategies import configured_strategies
 from monkey_coder.quantum.session_affinity import SessionMemory
 from monkey_coder.quantum.shared_sessions import SharedSessionMemory
 from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot, LiveSnapshot
-from monkey_coder.quantum.thread_manager import ThreadManager
+from monkey_coder.quantum.thread_manager import ThreadManager, is_instant
 from monkey_coder.report_groups import ReportGroups
 from monkey_coder.settings import Settings
 from monkey_coder.storage.absence import StoreHealth, open_or_do_without
@@ -64,6 +64,7 @@ WORKERS_PER_STRATEGY = 3 + FRONT_DOOR_THREADS
 leaves the others their workers."""
 MOST_UNWRITTEN = 10_000
 """Decisions kept in memory while the store is away; it takes a second or two of full load to make so many."""
+_OURS = frozenset(configured_strategies(None, None))
 MOST_SWIFT_CHARS = 4_096
 """Longer prompts are not decided in the event loop: to compare them with cached ones takes some milliseconds."""
 LAST_WRITES_S = 3.0
@@ -299,7 +300,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             max_queue=settings.max_queue,
             max_wait_s=settings.max_wait_s,
             on_batch=core.metrics.on_batch,
-            at_once=is_swift if decides_swiftly(settings, core.live()) else None,
+            at_once=lambda asked: is_swift(asked) and decides_swiftly(settings, core.live()),
         )
         jobs = await stack.enter_async_context(asyncio.TaskGroup())
         batching = jobs.create_task(batcher.run(), name="batching")
@@ -320,8 +321,12 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
 
 
 def decides_swiftly(settings: Settings, snapshot: EngineSnapshot) -> bool:
-    """Whether no decision may get stuck: there is no strategy from outside, and no server that is asked on the way."""
-    return settings.redis_url is None and snapshot.strategies.keys() <= configured_strategies(None, None).keys()
+    """Whether no decision may get stuck or wait: all strategies are ours and instant, and no server is asked.
+
+    A trained policy is not instant: it is asked in threads, for which the event loop must not wait.
+    """
+    strategies = snapshot.strategies
+    return settings.redis_url is None and strategies.keys() <= _OURS and all(map(is_instant, strategies.values()))
 
 
 def is_swift(asked: Asked | RouteRequest) -> bool:

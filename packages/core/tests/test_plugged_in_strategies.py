@@ -128,6 +128,7 @@ def test_what_may_get_stuck_is_kept_out_of_the_event_loop() -> None:
     plugged_in = replace(own, strategies=configured_strategies(None, None, [Answering()]))
     assert decides_swiftly(Settings(), own)
     assert not decides_swiftly(Settings(), plugged_in)
+    assert not decides_swiftly(Settings(), replace(own, strategies={**own.strategies, "dqn": Answering()}))
     assert not decides_swiftly(Settings(redis_url="redis://127.0.0.1:1"), own)
 
 
