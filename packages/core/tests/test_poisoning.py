@@ -84,6 +84,8 @@ def clients(server: Server) -> Iterator[tuple[httpx.Client, ...]]:
     keys = [make_key(server.state_dir, "client", name)[1] for name in ("honest", "another", "poisoning")]
     with ExitStack() as stack:
         clients = [stack.enter_context(client_of(server, key)) for key in keys]
+        # Until the server knows of keys, all is open, and everybody is the same nobody.
+        eventually(lambda: httpx.get(f"{server.url}/v1/quantum/models").status_code == 401)
         eventually(lambda: all(client.get("/v1/quantum/models").status_code != 401 for client in clients))
         yield tuple(clients)
 
