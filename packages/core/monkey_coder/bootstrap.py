@@ -36,6 +36,7 @@ from monkey_coder.quantum.decision_log import DecisionLog
 from monkey_coder.quantum.decision_traces import tracing
 from monkey_coder.quantum.embedding import StaticEmbedder
 from monkey_coder.quantum.gates import apply_gates
+from monkey_coder.quantum.gathering import Gathering
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.interval import wilson
 from monkey_coder.quantum.load_balancer import LoadBalancer, Outstanding
@@ -301,6 +302,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             max_wait_s=settings.max_wait_s,
             on_batch=core.metrics.on_batch,
             at_once=lambda asked: is_swift(asked) and decides_swiftly(settings, core.live()),
+            gathering=Gathering(time.monotonic),
         )
         jobs = await stack.enter_async_context(asyncio.TaskGroup())
         batching = jobs.create_task(batcher.run(), name="batching")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monkey_coder.quantum.batching import Batcher
+from monkey_coder.quantum.gathering import Gathering
 
 
 @dataclass
@@ -68,7 +69,11 @@ async def settle() -> None:
 
 
 def bench(
-    max_batch: int = 4, max_queue: int = 6, max_wait_s: float = 60.0, at_once: Callable[[int], bool] | None = None
+    max_batch: int = 4,
+    max_queue: int = 6,
+    max_wait_s: float = 60.0,
+    at_once: Callable[[int], bool] | None = None,
+    gathering: Gathering | None = None,
 ) -> Bench:
     executor, decide, told = OnDemand(), Deciding(), []
     batcher: Batcher[int, int] = Batcher(
@@ -79,5 +84,6 @@ def bench(
         max_wait_s=max_wait_s,
         on_batch=lambda size, waiting: told.append((size, waiting)),
         at_once=at_once,
+        gathering=gathering,
     )
     return Bench(batcher, executor, decide, told, asyncio.get_running_loop().create_task(batcher.run()))

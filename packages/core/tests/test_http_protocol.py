@@ -327,3 +327,23 @@ async def test_what_breaks_inside_is_told_without_details(free: Place, caplog: p
     assert (answer.status, answer.body["code"]) == (500, "internal_error")
     assert "NoneType" in caplog.text
     assert "NoneType" not in json.dumps(answer.body)
+
+
+@pytest.mark.parametrize(("prompt_s", "again"), [(3_600.0, False), (-1.0, True)])
+async def test_a_request_is_unprompted_unless_the_one_before_it_has_just_been_answered(
+    free: Place, monkeypatch: pytest.MonkeyPatch, prompt_s: float, again: bool
+) -> None:
+    monkeypatch.setattr("monkey_coder.app.http_protocol.PROMPT_S", prompt_s)
+    batcher, seen = free.held.engine.batcher, []
+    put = batcher.put
+
+    def noting(request: Any, waiting: Any, *, unprompted: bool = False) -> None:
+        seen.append(unprompted)
+        put(request, waiting, unprompted=unprompted)
+
+    batcher.put = noting  # type: ignore[method-assign]
+    wire = await free.wire()
+    for prompt in ("first", "second"):
+        wire.ask(prompt)
+        assert (await wire.answer()).status == 200
+    assert seen == [True, again]

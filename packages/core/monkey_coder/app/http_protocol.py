@@ -10,6 +10,7 @@ to `Front`, which give the same answers.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from monkey_coder.app.problems import error_response
 from monkey_coder.bootstrap import Engine
 from monkey_coder.errors import BodyTooLargeError, OverloadedError, RouterError
 from monkey_coder.quantum.cache_parts import Asked, Reply
+from monkey_coder.quantum.gathering import PROMPT_S
 
 _TARGET: Final = PATH.encode()
 _JSON: Final = (b"content-type", b"application/json")
@@ -39,6 +41,7 @@ class Exchange:
         caller: Who asks.
         limit_bytes: Of the body.
         keep_alive: Whether the caller may send another request afterwards.
+        unprompted: Whether the request came of itself, and not because the one before it has just been answered.
     """
 
     __slots__ = (
@@ -49,6 +52,7 @@ class Exchange:
         "_left",
         "_limit_bytes",
         "_protocol",
+        "_unprompted",
         "keep_alive",
         "response_complete",
     )
@@ -56,7 +60,14 @@ class Exchange:
     disconnected = False
 
     def __init__(
-        self, protocol: RoutingProtocol, engine: Engine, caller: Caller, limit_bytes: int, *, keep_alive: bool
+        self,
+        protocol: RoutingProtocol,
+        engine: Engine,
+        caller: Caller,
+        limit_bytes: int,
+        *,
+        keep_alive: bool,
+        unprompted: bool,
     ) -> None:
         self._protocol = protocol
         self._engine = engine
@@ -64,6 +75,7 @@ class Exchange:
         self._limit_bytes = self._left = limit_bytes
         self._chunks: list[bytes] = []
         self.keep_alive = keep_alive
+        self._unprompted = unprompted
         self.response_complete = False
         self._asked = False
 
@@ -100,7 +112,7 @@ class Exchange:
                 return
             begun = begin(body, engine, defaults)
             if isinstance(begun, Asked):
-                engine.batcher.put(begun, self)
+                engine.batcher.put(begun, self, unprompted=self._unprompted)
                 self._asked = True
             else:
                 self.set_result(begun)
@@ -150,6 +162,8 @@ class RoutingProtocol(HttpToolsProtocol):
     """The last one that was begun."""
     _reading: Exchange | None = None
     """The one that the message belongs to that is coming in."""
+    _answered_at = -math.inf
+    """When the last answer was sent, by the clock of the loop."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
         """Begin; by now the engine runs."""
@@ -208,6 +222,7 @@ class RoutingProtocol(HttpToolsProtocol):
             said += (name, b": ", value, b"\r\n")
         said += (b"\r\n" if keep_alive else b"connection: close\r\n\r\n", body)
         self.transport.write(b"".join(said))
+        self._answered_at = self.loop.time()
         if not keep_alive:
             self.transport.close()
         self.on_response_complete()
@@ -232,4 +247,5 @@ class RoutingProtocol(HttpToolsProtocol):
         except RouterError:
             return None
         keep_alive = self.parser.should_keep_alive()
-        return Exchange(self, engine, caller, self._limit_bytes, keep_alive=keep_alive)
+        unprompted = self.loop.time() - self._answered_at > PROMPT_S
+        return Exchange(self, engine, caller, self._limit_bytes, keep_alive=keep_alive, unprompted=unprompted)
