@@ -280,8 +280,8 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         troubles = partial(_troubles, health, learner)
         executor = ThreadPoolExecutor(1, thread_name_prefix="decide")
         stack.callback(executor.shutdown)
-        # Hits are no work of the strategies: their monitor is not told of them.
-        heard = tuple(each for each in core.manager.listeners if each is not core.monitor)
+        # Hits are no work of the strategies, and no calls to be balanced.
+        heard = tuple(each for each in core.manager.listeners if each not in (core.monitor, core.outstanding))
         cache = await stack.enter_async_context(
             caching(
                 settings,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -224,7 +224,7 @@ class Deliberation:
     first: IntArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # compared by what it is: thousands refer to the same one
 class Reuse:
     """That an answer repeats an earlier decision.
 
@@ -262,6 +262,54 @@ class DecisionEvent:
     duration_s: float
     deliberation: Deliberation | None = None
     reuse: Reuse | None = None
+
+
+class Repeat(NamedTuple):
+    """One answer from the cache, for those who hear of thousands a second and want little of each.
+
+    Attributes:
+        decision_id: Of the answer.
+        episode_id: Of the answer.
+        tier: Where it came from, as answers say it.
+        degraded: What should have worked and did not.
+        seconds: Time in the engine.
+        reuse: What it repeats; the same object for all repeats of one entry that are told together.
+        said: What the answer has in common with the first one; not to be changed.
+    """
+
+    decision_id: str
+    episode_id: str
+    tier: str
+    degraded: tuple[str, ...]
+    seconds: float
+    reuse: Reuse
+    said: Mapping[str, Any]
+
+    def event(self) -> DecisionEvent:
+        """The same for listeners that know only decisions."""
+        answer = {
+            "decision_id": self.decision_id,
+            "episode_id": self.episode_id,
+            **self.said,
+            "cache": self.tier,
+            "propensity": 1.0,
+            "degraded": list(self.degraded),
+            "execution_time_ms": round(self.seconds * 1e3, 3),
+        }
+        return DecisionEvent(answer, None, 0, _CERTAIN, self.seconds, reuse=self.reuse)
+
+
+_CERTAIN: Final = np.ones(1, dtype=np.float32)
+"""Distribution over the one model that a repeated answer can serve."""
+
+
+@runtime_checkable
+class RepeatListener(Protocol):
+    """Gets answers from the cache in this form, and not as decisions."""
+
+    def on_repeated(self, repeats: Sequence[Repeat]) -> None:
+        """Take note of answers from the cache; must be quick and must not raise."""
+        ...
 
 
 class DecisionListener(Protocol):

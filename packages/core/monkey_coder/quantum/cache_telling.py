@@ -9,11 +9,10 @@ from concurrent.futures import Executor
 from functools import lru_cache
 from typing import Any, Final
 
-import numpy as np
 import orjson
 
-from monkey_coder.ports import DecisionEvent, DecisionListener, Reuse
-from monkey_coder.quantum.cache_parts import Hit
+from monkey_coder.models import TaskType
+from monkey_coder.ports import DecisionListener, Repeat, RepeatListener, Reuse
 from monkey_coder.quantum.routing_cache import RoutingCache
 from monkey_coder.repeating import repeat
 
@@ -24,9 +23,6 @@ MOST_AT_ONCE: Final = 512
 
 PARTS_KEPT: Final = 512
 """Answers that are kept as read: few entries have most of the hits, and to read one takes longer than the rest."""
-
-_CERTAIN: Final = np.ones(1, dtype=np.float32)
-"""Distribution over the one model that a hit can serve."""
 
 METRIC_RESULTS: Final = frozenset(
     {"hit", "miss", "stored", "rejected", "evicted", "expired", "invalidated", "corrupt", "error", "disagreed"}
@@ -53,18 +49,21 @@ class HitTeller:
     ) -> None:
         self._cache, self._listeners, self._on_cache = cache, listeners, on_cache
         self._counted: Counter[tuple[str, str]] = Counter()
-        self._parts: Callable[[bytes], dict[str, Any]] = lru_cache(maxsize=PARTS_KEPT)(orjson.loads)
+        self._parts: Callable[[bytes, str, TaskType], tuple[Reuse, dict[str, Any]]]
+        self._parts = lru_cache(maxsize=PARTS_KEPT)(_parts)
 
     def tell(self) -> int:
         """Tell all that has not been told; returns how many hits that were."""
         told = 0
         while hits := self._next():
-            events = [_event(hit, self._answer(hit)) for hit in hits]
             for listener in self._listeners():
                 try:
-                    listener.on_decided(events)
+                    if isinstance(listener, RepeatListener):
+                        listener.on_repeated(hits)
+                    else:
+                        listener.on_decided([hit.event() for hit in hits])
                 except Exception:  # noqa: BLE001 - what is only told about must not keep it from the others
-                    _log.exception("a listener failed on %d hits", len(events))
+                    _log.exception("a listener failed on %d hits", len(hits))
             told += len(hits)
         self._count()
         return told
@@ -73,24 +72,14 @@ class HitTeller:
         """Tell again and again until cancelled."""
         await repeat(executor, TELL_EVERY_S, self.tell, log=_log, failed="hits of the cache could not be told of")
 
-    def _next(self) -> list[Hit]:
-        untold = self._cache.untold
-        hits: list[Hit] = []
-        while untold and len(hits) < MOST_AT_ONCE:
-            hits.append(untold.popleft())
+    def _next(self) -> list[Repeat]:
+        untold, parts = self._cache.untold, self._parts
+        hits: list[Repeat] = []
+        for _ in range(min(len(untold), MOST_AT_ONCE)):
+            decision_id, episode_id, entry, tier, degraded, seconds = untold.popleft()
+            reuse, said = parts(entry.answer, entry.origin, entry.task)
+            hits.append(Repeat(decision_id, episode_id or decision_id, tier, degraded, seconds, reuse, said))
         return hits
-
-    def _answer(self, hit: Hit) -> dict[str, Any]:
-        """The answer of a hit, in contract form; those of one entry share their parts, which are not to be changed."""
-        return {
-            "decision_id": hit.decision_id,
-            "episode_id": hit.episode_id or hit.decision_id,
-            **self._parts(hit.entry.answer),
-            "cache": hit.tier,
-            "propensity": 1.0,
-            "degraded": list(hit.degraded),
-            "execution_time_ms": round(hit.seconds * 1e3, 3),
-        }
 
     def _count(self) -> None:
         local = self._cache.tiers.local
@@ -103,12 +92,5 @@ class HitTeller:
         self._counted = counts
 
 
-def _event(hit: Hit, answer: dict[str, Any]) -> DecisionEvent:
-    return DecisionEvent(
-        answer=answer,
-        batch=None,
-        row=0,
-        distribution=_CERTAIN,
-        duration_s=hit.seconds,
-        reuse=Reuse(hit.entry.origin, hit.entry.task, hit.entry.answer),
-    )
+def _parts(answer: bytes, origin: str, task: TaskType) -> tuple[Reuse, dict[str, Any]]:
+    return Reuse(origin, task, answer), orjson.loads(answer)

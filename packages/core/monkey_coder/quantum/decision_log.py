@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 
 from monkey_coder.errors import StoreFormatError, UnknownDecisionError
-from monkey_coder.ports import DecisionEvent, FloatArray
+from monkey_coder.ports import DecisionEvent, FloatArray, Repeat
 from monkey_coder.quantum.decision_record import DecisionRecord, decode
 from monkey_coder.quantum.explanation import Precedent
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.record_bytes import OpenRecord, open_record
-from monkey_coder.quantum.record_writing import payloads_of
+from monkey_coder.quantum.record_writing import payload_of, payloads_of
 from monkey_coder.quantum.state_encoder import ENCODING_VERSION
 from monkey_coder.storage.port import DecisionLog as StoredDecisions
 from monkey_coder.storage.port import DecisionRow
@@ -50,6 +50,16 @@ class DecisionLog:
         rows = _Rows(events, self._now())
         for place in range(len(events)):
             self._put(partial(rows.row, place))
+
+    def on_repeated(self, repeats: Sequence[Repeat]) -> None:
+        """Take note of answers from the cache."""
+        made_at = self._now()
+        for repeat in repeats:
+            self._put(partial(_row, repeat, made_at))
+
+
+def _row(repeat: Repeat, made_at: float) -> DecisionRow:
+    return DecisionRow(repeat.decision_id, made_at, payload_of(repeat, made_at))
 
 
 class _Rows:

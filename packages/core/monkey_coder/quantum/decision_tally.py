@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from monkey_coder.ports import DecisionEvent
+from monkey_coder.ports import DecisionEvent, Repeat
 
 DECISION_BUCKETS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds; from a cached decision to a stuck one."""
@@ -74,3 +74,18 @@ class DecisionTally:
                     timed[name] = time_ms
         for name, time_ms in timed.items():
             self.timed[name].add(time_ms / 1e3)
+
+    def add_repeated(self, repeats: Sequence[Repeat]) -> None:
+        """Take in answers from the cache; strategies had no part in them."""
+        said = {id(repeat.said): repeat.said for repeat in repeats}
+        for which, count in Counter([id(repeat.said) for repeat in repeats]).items():
+            answer = said[which]
+            self.models[answer["provider"], answer["model"], answer["collapse_strategy"]] += count
+            experiment = answer.get("experiment")
+            if experiment is not None:
+                self.arms[experiment["id"], experiment["arm"]] += count
+        for troubles, count in Counter([repeat.degraded for repeat in repeats]).items():
+            for reason in troubles:
+                self.degraded[reason] += count
+        for repeat in repeats:
+            self.seconds[repeat.tier].add(repeat.seconds)

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from monkey_coder.errors import RouterError
 from monkey_coder.models import COLLAPSE_NAMES, CacheResult, Degradation, ThreadStatus
-from monkey_coder.ports import DecisionEvent, OutcomeEvent
+from monkey_coder.ports import DecisionEvent, OutcomeEvent, Repeat
 from monkey_coder.quantum.decision_tally import DECISION_BUCKETS, DecisionTally
 from monkey_coder.quantum.metrics_series import (
     OTHER,
@@ -69,6 +69,7 @@ class MetricsCollector:
         self._expected: OrderedDict[Hashable, None] = OrderedDict()
         self._arms: set[tuple[str, str]] = set()
         self._decided: deque[Sequence[DecisionEvent]] = deque()
+        self._repeated = DecisionTally()
         self._finished: Tally[str] = Tally()
         self._sizes: Tally[int] = Tally()
         self._waiting = 0
@@ -322,10 +323,15 @@ class MetricsCollector:
         if len(self._decided) > MOST_UNSETTLED:  # nobody settles
             self.settle()
 
+    def on_repeated(self, repeats: Sequence[Repeat]) -> None:
+        """Note answers from the cache; may wait for `settle`."""
+        with self._settling:
+            self._repeated.add_repeated(repeats)
+
     def settle(self) -> None:
         """Bring the series up to date with what was noted of decisions, requests and batches."""
         with self._settling:
-            tally = DecisionTally()
+            tally, self._repeated = self._repeated, DecisionTally()
             for _ in range(len(self._decided)):
                 tally.add(self._decided.popleft())
             with self._lock:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from monkey_coder.catalog.table import ModelTable
-from monkey_coder.ports import BoolArray, DecisionEvent
+from monkey_coder.ports import BoolArray, DecisionEvent, Repeat
 from monkey_coder.quantum.circuit_breaker import BreakerOptions, BreakerState, CircuitBreaker
 
 Override = Literal["auto", "drained", "available"]
@@ -162,13 +162,20 @@ class ProviderManager:
 
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
         """Count decisions for what is half-open as probes."""
-        if not self._troubled:
-            return
+        if self._troubled:
+            self._note_probes([event.answer for event in events])
+
+    def on_repeated(self, repeats: Sequence[Repeat]) -> None:
+        """Count answers from the cache likewise."""
+        if self._troubled:
+            self._note_probes([repeat.said for repeat in repeats])
+
+    def _note_probes(self, answers: Sequence[Mapping[str, Any]]) -> None:
         now, exhausted = self._now(), False
         with self._lock:
-            for event in events:
-                provider = event.answer["provider"]
-                model = self._models.get(f"{provider}/{event.answer['model']}")
+            for answer in answers:
+                provider = answer["provider"]
+                model = self._models.get(f"{provider}/{answer['model']}")
                 for breaker in (model, self._providers.get(provider)):
                     if breaker is not None and breaker.state(now) == "half_open":
                         breaker.note_decision(now)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from itertools import islice
 
-from monkey_coder.ports import DecisionEvent
+from monkey_coder.ports import DecisionEvent, Repeat
 from monkey_coder.quantum.decision_facts import DecisionFacts
 
 
@@ -22,18 +22,29 @@ class RecentDecisions:
     def __init__(self, size: int = 3_000) -> None:
         self._size = size
         self._lock = threading.Lock()
-        self._events: dict[str, DecisionEvent] = {}
+        self._events: dict[str, DecisionEvent | Repeat] = {}
 
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
         """Take note of the decisions of one batch."""
         with self._lock:
             self._events.update((event.answer["decision_id"], event) for event in events)
-            surplus = len(self._events) - self._size
-            if surplus > self._size // 10:
-                for oldest in list(islice(self._events, surplus)):
-                    del self._events[oldest]
+            self._bound()
+
+    def on_repeated(self, repeats: Sequence[Repeat]) -> None:
+        """Take note of answers from the cache."""
+        with self._lock:
+            self._events.update((repeat.decision_id, repeat) for repeat in repeats)
+            self._bound()
 
     def get(self, decision_id: str) -> DecisionFacts | None:
         """The facts of a decision, if it is one of the latest here."""
         event = self._events.get(decision_id)
+        if isinstance(event, Repeat):
+            event = event.event()
         return None if event is None else DecisionFacts.of_event(event)
+
+    def _bound(self) -> None:
+        surplus = len(self._events) - self._size
+        if surplus > self._size // 10:
+            for oldest in list(islice(self._events, surplus)):
+                del self._events[oldest]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import orjson
@@ -29,9 +29,6 @@ _MAGIC: Final = b"QDR"
 _PREFIX: Final = Struct("<3sBIII")
 FOLLOWS: Final = ("expected", "alternatives", "thread_results")
 """What of an answer is said again from the arrays, where there are any."""
-SHARED: Final = "*"
-"""Stands for all that a repeated answer has in common with the first one."""
-
 OWN: Final = (
     "said",
     "alternatives",
@@ -53,7 +50,11 @@ and milliseconds, then as in `DecisionRecord`; preferences as their values, no b
 
 @dataclass(frozen=True)
 class Common:
-    """What many decisions have in common: as in `DecisionRecord`, and names of what their answers say."""
+    """What many decisions have in common: as in `DecisionRecord`, and names of what their answers say each for itself.
+
+    Attributes:
+        shared: JSON object of what answers from the cache have in common with the first one.
+    """
 
     refs: tuple[str, ...]
     strategies: tuple[str, ...]
@@ -61,9 +62,17 @@ class Common:
     dimensions: int
     encoding_version: int
     said: tuple[str, ...]
+    shared: bytes = b"{}"
 
 
-def pack(common: bytes, own: Sequence[object], arrays: bytes) -> bytes:
+class Packed(NamedTuple):
+    """What many decisions have in common, as bytes with their checksum."""
+
+    compressed: bytes
+    checksum: int
+
+
+def pack(common: Packed, own: Sequence[object], arrays: bytes) -> bytes:
     """Put a decision's bytes together.
 
     Args:
@@ -71,17 +80,28 @@ def pack(common: bytes, own: Sequence[object], arrays: bytes) -> bytes:
         own: The values of `OWN`.
         arrays: Both, as `Layout` has it.
     """
-    header = orjson.dumps(own)
-    body = b"".join((common, header, arrays))
-    return _PREFIX.pack(_MAGIC, VERSION, zlib.crc32(body), len(common), len(header)) + body
+    header, compressed = orjson.dumps(own), common.compressed
+    checksum = zlib.crc32(arrays, zlib.crc32(header, common.checksum))
+    prefix = _PREFIX.pack(_MAGIC, VERSION, checksum, len(compressed), len(header))
+    return b"".join((prefix, compressed, header, arrays))
 
 
 @lru_cache(maxsize=64)
-def common_bytes(common: Common) -> bytes:
+def common_bytes(common: Common) -> Packed:
     """What many decisions have in common, for `pack`."""
+    return _packed(common, level=9)
+
+
+def repeated_bytes(common: Common) -> Packed:
+    """The same for answers from the cache, of which there are many kinds: in a third of the time, and not kept."""
+    return _packed(common, level=3)
+
+
+def _packed(common: Common, level: int) -> Packed:
     layout = common.layout
-    told = (common.refs, common.strategies, layout.state, layout.extra)
-    return zlib.compress(orjson.dumps((*told, common.dimensions, common.encoding_version, common.said)), level=9)
+    told = (common.refs, common.strategies, layout.state, layout.extra, common.dimensions, common.encoding_version)
+    compressed = zlib.compress(orjson.dumps((*told, common.said, orjson.Fragment(common.shared))), level=level)
+    return Packed(compressed, zlib.crc32(compressed))
 
 
 @dataclass(slots=True)
@@ -104,7 +124,7 @@ class OpenRecord:
     def answer(self) -> dict[str, Any]:
         """What its answer says, without what follows from the arrays."""
         said: dict[str, Any] = dict(zip(self.common.said, self.own["said"], strict=True))
-        shared: dict[str, Any] = said.pop(SHARED, {})
+        shared: dict[str, Any] = orjson.loads(self.common.shared)
         return shared | said
 
     @property
@@ -158,6 +178,8 @@ def _opened(body: memoryview, common_end: int, own_end: int) -> OpenRecord:
 
 @lru_cache(maxsize=64)
 def _common(compressed: bytes) -> Common:
-    refs, strategies, state, extra, dimensions, encoding_version, said = orjson.loads(zlib.decompress(compressed))
+    told = orjson.loads(zlib.decompress(compressed))
+    refs, strategies, state, extra, dimensions, encoding_version, said, *shared = told  # older rows share nothing
     layout = Layout(len(refs), len(strategies), state, tuple(extra))
-    return Common(tuple(refs), tuple(strategies), layout, dimensions, encoding_version, tuple(said))
+    named = tuple(refs), tuple(strategies), layout, dimensions, encoding_version, tuple(said)
+    return Common(*named, orjson.dumps(shared[0] if shared else {}))

@@ -10,12 +10,11 @@ from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from monkey_coder.models import TASK_TYPES, Preferences
-from monkey_coder.ports import DecisionEvent, Deliberation, FloatArray, RouteBatch
-from monkey_coder.quantum.record_bytes import FOLLOWS, SHARED, Common, common_bytes, pack
+from monkey_coder.ports import DecisionEvent, Deliberation, FloatArray, Repeat, RouteBatch
+from monkey_coder.quantum.record_bytes import FOLLOWS, Common, Packed, common_bytes, pack, repeated_bytes
 from monkey_coder.quantum.record_layout import MARKS, PER_MODEL, SCALARS, Layout
 from monkey_coder.quantum.state_encoder import ENCODING_VERSION
 
@@ -25,7 +24,10 @@ _UNSAID: Final = tuple(vars(Preferences()).values())
 _ran: Final = itemgetter("strategy", "status", "execution_time_ms")
 
 
-_REPEATED: Final = (SHARED, "decision_id", "episode_id", "cache", "propensity", "degraded", "execution_time_ms")
+MOST_REPEATED: Final = 1_024
+"""Answers from the cache whose bytes are kept, of about four kilobytes each: few have most of the hits."""
+
+_REPEATED: Final = ("decision_id", "episode_id", "cache", "propensity", "degraded", "execution_time_ms")
 """What an answer from the cache says for itself."""
 
 
@@ -50,6 +52,25 @@ def payloads_of(events: Sequence[DecisionEvent], made_at: float) -> list[bytes]:
     return payloads
 
 
+def payload_of(repeat: Repeat, made_at: float) -> bytes:
+    """Turn an answer from the cache into bytes that `decode` reads; its share of what many have in common is small.
+
+    Args:
+        repeat: With its reuse's `shared`.
+        made_at: When it was given, in seconds since 1970.
+    """
+    reuse = repeat.reuse
+    shared = b"{}" if reuse.shared is None else reuse.shared
+    said = (repeat.decision_id, repeat.episode_id, repeat.tier, 1.0, repeat.degraded, round(repeat.seconds * 1e3, 3))
+    own = (said, 0, (), made_at, _UNSAID, reuse.task, 1, 0, 0, None, -1, False, reuse.origin)
+    return pack(_repeated(shared), own, _NO_ARRAYS)
+
+
+@lru_cache(maxsize=MOST_REPEATED)
+def _repeated(shared: bytes) -> Packed:
+    return repeated_bytes(Common((), (), _ALONE, 0, ENCODING_VERSION, _REPEATED, shared))
+
+
 def _alone(event: DecisionEvent, made_at: float) -> bytes:
     """An answer that was not decided in a batch, whole."""
     answer, reuse = event.answer, event.reuse
@@ -57,11 +78,7 @@ def _alone(event: DecisionEvent, made_at: float) -> bytes:
         task = reuse.task
     else:
         task = "general" if event.batch is None else TASK_TYPES[event.batch.task[event.row]]
-    if reuse is None or reuse.shared is None:
-        names, said = tuple(answer), list(answer.values())
-    else:
-        names = _REPEATED
-        said = [orjson.Fragment(reuse.shared) if name == SHARED else answer[name] for name in names]
+    names, said = tuple(answer), list(answer.values())
     own = (
         said,
         0,

@@ -5,15 +5,21 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+import orjson
 import pytest
 from builders import Fixed, ask
 from caching import House, house
 from deciding import Recorder
+from prometheus_client import CollectorRegistry
 
 from monkey_coder.quantum.cache_telling import MOST_AT_ONCE, HitTeller
-from monkey_coder.quantum.decision_log import find_decision
+from monkey_coder.quantum.decision_facts import DecisionFacts
+from monkey_coder.quantum.decision_log import DecisionLog, find_decision
 from monkey_coder.quantum.decision_record import decode
+from monkey_coder.quantum.metrics_collector import MetricsCollector
+from monkey_coder.quantum.recent_decisions import RecentDecisions
 from monkey_coder.quantum.record_writing import payloads_of
+from monkey_coder.storage.port import DecisionRow
 
 SURE = Fixed("sure", [0.2, 0.8, 0.3])
 
@@ -70,6 +76,51 @@ def test_the_log_row_of_a_hit_refers_to_the_decision_and_is_read_with_what_that_
         del payloads[first["decision_id"]]
         alone = find_decision(hit["decision_id"], home.manager.ids, Log(), time.time())  # type: ignore[arg-type]
         assert (alone.answer, alone.refs, alone.task) == (hit, (), "debugging")
+
+
+def test_the_log_the_recent_decisions_and_the_metrics_take_hits_as_they_take_decisions() -> None:
+    rows: list[DecisionRow] = []
+    registry, recent = CollectorRegistry(), RecentDecisions()
+    with house(SURE) as home:
+        log = DecisionLog(lambda make: rows.append(make()), lambda: 7.0)
+        teller, _ = teller_of(home, log, MetricsCollector(registry), recent)
+        first, *hits = (home.one(ask()) for _ in range(4))
+        home.troubles = ("store",)
+        hits.append(home.one(ask()))
+        assert teller.tell() == len(hits)
+    assert [decode(row.payload).answer for row in rows] == hits
+    assert [(row.id, row.time_s) for row in rows] == [(hit["decision_id"], 7.0) for hit in hits]
+    for hit, row in zip(hits, rows, strict=True):
+        facts = recent.get(hit["decision_id"])
+        assert facts == DecisionFacts.of_payload(row.payload)
+        assert facts is not None
+        assert (facts.origin, facts.served, facts.task) == (first["decision_id"], "mid/middle", "debugging")
+    decided = {"provider": "mid", "model": "middle", "collapse": first["collapse_strategy"]}
+    assert registry.get_sample_value("quantum_decisions_total", decided) == len(hits)
+    assert registry.get_sample_value("quantum_route_duration_seconds_count", {"cache": "local"}) == len(hits)
+    assert registry.get_sample_value("quantum_degraded_total", {"reason": "store"}) == 1
+    assert (
+        registry.get_sample_value("quantum_strategy_results_total", {"strategy": "sure", "status": "SUCCESS"}) is None
+    )
+
+
+def test_a_logged_hit_is_much_smaller_than_its_answer() -> None:
+    rows: list[DecisionRow] = []
+    with house(*(Fixed(f"strategy {place}", [0.2, 0.8, 0.3]) for place in range(6))) as home:
+        teller, _ = teller_of(home, DecisionLog(lambda make: rows.append(make()), lambda: 7.0))
+        hits = [home.one(ask()) for _ in range(2)][1:]
+        teller.tell()
+    assert len(rows[0].payload) < 0.6 * len(orjson.dumps(hits[0]))
+
+
+def test_only_the_latest_repeats_are_kept_in_mind() -> None:
+    recent = RecentDecisions(size=10)
+    with house(SURE) as home:
+        teller, _ = teller_of(home, recent)
+        ids = [home.one(ask())["decision_id"] for _ in range(40)]
+        teller.tell()
+    assert recent.get(ids[1]) is None
+    assert recent.get(ids[-1]) is not None
 
 
 def test_metrics_hear_each_count_once() -> None:

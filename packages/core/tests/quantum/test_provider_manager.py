@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 from builders import SetClock
 
-from monkey_coder.ports import DecisionEvent
+from monkey_coder.ports import DecisionEvent, Repeat, Reuse
 from monkey_coder.quantum.circuit_breaker import BreakerOptions
 from monkey_coder.quantum.provider_manager import CallReport, ProviderManager
 
@@ -32,6 +35,11 @@ class Watched:
         provider, _, model = ref.partition("/")
         answer = {"provider": provider, "model": model}
         self.manager.on_decided([DecisionEvent(answer, None, 0, np.zeros(0, np.float32), 0.0)])
+
+    def repeat(self, ref: str) -> None:
+        provider, _, model = ref.partition("/")
+        said = {"provider": provider, "model": model}
+        self.manager.on_repeated([Repeat("an id", "an id", "local", (), 0.0, Reuse("another", "general"), said)])
 
     def available(self) -> set[str]:
         return {ref for ref, can in zip(REFS, self.manager.available(REFS), strict=True) if can}
@@ -63,15 +71,16 @@ def test_what_speaks_of_the_request_does_not_count() -> None:
     assert watched.available() == set(REFS)
 
 
-def test_probes_are_counted_and_their_end_is_told() -> None:
+@pytest.mark.parametrize("serve", [Watched.decide, Watched.repeat])
+def test_probes_are_counted_and_their_end_is_told(serve: Callable[[Watched, str], None]) -> None:
     watched = Watched()
     watched.report("a/one", "timeout", MODEL_FAILURES)
-    watched.decide("a/one")
+    serve(watched, "a/one")
     assert watched.exhausted == 0
     watched.clock.now += 10.0
     assert "a/one" in watched.available()
     for _ in range(BreakerOptions().probes):
-        watched.decide("a/one")
+        serve(watched, "a/one")
     assert watched.exhausted == 1
     assert "a/one" not in watched.available()
     watched.report("a/one", None, BreakerOptions().successes)
