@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager, suppress
@@ -22,7 +23,7 @@ from monkey_coder.caching import Caching, caching, keyring
 from monkey_coder.catalog.catalog import Catalog, load_catalog
 from monkey_coder.core.routing import AdvancedRouter
 from monkey_coder.deployment import deployment_secret
-from monkey_coder.errors import SettingsError, StoreFormatError, StoreUnavailableError
+from monkey_coder.errors import RouterError, SettingsError, StoreFormatError, StoreUnavailableError
 from monkey_coder.following import Following, checking, follow, running
 from monkey_coder.key_ring import FILE_NAME as KEY_FILE
 from monkey_coder.key_ring import KeyRing, following_keys
@@ -48,16 +49,17 @@ from monkey_coder.quantum.policy_shelf import StoreShelf
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
 from monkey_coder.quantum.reward import worth
 from monkey_coder.quantum.routing_strategies import configured_strategies
+from monkey_coder.quantum.selection_learning import OutcomeFollower
 from monkey_coder.quantum.session_affinity import SessionMemory
 from monkey_coder.quantum.shared_sessions import SharedSessionMemory
 from monkey_coder.quantum.snapshot import DEFAULT_EPSILON, EngineSnapshot, LiveSnapshot
 from monkey_coder.quantum.thread_manager import ThreadManager, is_instant
-from monkey_coder.report_groups import ReportGroups
+from monkey_coder.report_groups import ReportGroups, Result
 from monkey_coder.settings import Settings
 from monkey_coder.storage.absence import StoreHealth, open_or_do_without
 from monkey_coder.storage.background_writer import BackgroundWriter
 from monkey_coder.storage.last_uses import open_last_uses
-from monkey_coder.storage.port import Store
+from monkey_coder.storage.port import Appended, Store
 
 FRONT_DOOR_THREADS = 4
 WORKERS_PER_STRATEGY = 3 + FRONT_DOOR_THREADS
@@ -314,7 +316,11 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             caching=cache,
             batcher=batcher,
             store=store,
-            reports=ReportGroups(writer.put_outcomes),
+            reports=ReportGroups(
+                writer.put_outcomes,
+                lambda rows: core.metrics.expect(row.key for row in rows),
+                partial(_note_reports, core.metrics, following.follower),
+            ),
             following=following,
             keys=keys,
             learner=learner,
@@ -354,6 +360,18 @@ def _sessions(settings: Settings, secret: bytes) -> Iterator[SessionMemory]:
     )
     with closing(shared):
         yield shared
+
+
+def _note_reports(metrics: MetricsCollector, follower: OutcomeFollower, results: Sequence[Result]) -> None:
+    """Count what became of reports, and have those that are stored learned from soon."""
+    counts = Counter(
+        result.value if isinstance(result, Appended) else getattr(result, "code", RouterError.code)
+        for result in results
+    )
+    for name, count in counts.items():
+        metrics.on_feedback(name, count)
+    if any(isinstance(result, Appended) for result in results):
+        follower.wake()
 
 
 def _troubles(health: StoreHealth, learner: LearnerWatch) -> tuple[Degradation, ...]:

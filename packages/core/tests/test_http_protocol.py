@@ -1,4 +1,4 @@
-"""The short way of the hot endpoint, spoken to by hand: it answers as the long way does, in order, and none in vain."""
+"""The short way of the hot endpoints, spoken to by hand: it answers as the long way does, in order, none in vain."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from contract import ROUTE
 from held import PATIENCE_S, Held, holding
 from uvicorn.server import ServerState
 
+from monkey_coder.app.feedback import FEEDBACK_PATH as FEEDBACK
 from monkey_coder.app.http_protocol import RoutingProtocol
 
 
@@ -118,6 +119,9 @@ async def free(tmp_path: Path) -> AsyncIterator[Place]:
 LONG_WAY = f"{ROUTE}?"
 """The same to the application, and not as plain as the short way wants it."""
 
+LONG_FEEDBACK = f"{FEEDBACK}?"
+JSON = "content-type: application/json"
+
 FAULTY = {
     "nothing": b"",
     "half": b'{"request": {"prom',
@@ -139,6 +143,82 @@ async def test_both_ways_tell_a_mistake_in_the_same_words(free: Place, what: str
     assert (short.status, short.headers, short.body) == (long.status, long.headers, long.body)
     wire.ask("and the connection is good for more")
     assert (await wire.answer()).status == 200
+
+
+FAULTY_REPORTS = {
+    "nothing": (b"", JSON),
+    "half": (b'{"decision_id": "x', JSON),
+    "says nothing": (b'{"decision_id": "x"}', JSON),
+    "a forged id": (b'{"decision_id": "x", "success": true}', JSON),
+    "a form": (b'{"decision_id": "x", "success": true}', "content-type: text/plain"),
+    "no type": (b'{"decision_id": "x", "success": true}', "accept: */*"),
+    "too large": (b" " * 2_000_000, JSON),
+}
+
+
+@pytest.mark.parametrize("what", FAULTY_REPORTS)
+async def test_both_ways_tell_what_is_wrong_with_a_report_in_the_same_words(free: Place, what: str) -> None:
+    body, header = FAULTY_REPORTS[what]
+    wire, other = await free.wire(), await free.wire()
+    wire.ask(body, header, target=FEEDBACK)
+    other.ask(body, header, target=LONG_FEEDBACK)
+    short, long = await wire.answer(), await other.answer()
+    assert short.status >= 400
+    assert (short.status, short.headers, short.body) == (long.status, long.headers, long.body)
+    wire.ask("and the connection is good for more")
+    assert (await wire.answer()).status == 200
+
+
+async def test_a_report_is_taken_once_whichever_way_it_comes(free: Place) -> None:
+    wire = await free.wire()
+    wire.ask("x")
+    decision_id = (await wire.answer()).body["decision_id"]
+    said = json.dumps({"decision_id": decision_id, "outcome_id": "mine", "success": True}).encode()
+    for target, status in ((FEEDBACK, 202), (LONG_FEEDBACK, 200), (FEEDBACK, 200)):
+        wire.ask(said, JSON, target=target)
+        answer = await wire.answer()
+        assert (answer.status, answer.body) == (status, {"accepted": True})
+        assert answer.headers["content-type"] == "application/json"
+        assert [row.outcome_id for row in free.held.engine.store.outcomes_of(decision_id)] == ["anonymous:mine"]
+
+
+async def test_reports_sent_in_one_go_with_requests_are_answered_in_order(free: Place) -> None:
+    wire = await free.wire()
+    wire.ask("x")
+    decision_id = (await wire.answer()).body["decision_id"]
+    for number in range(6):
+        if number % 2:
+            wire.ask(f"request {number}")
+        else:
+            said = {"decision_id": decision_id, "outcome_id": f"o{number}", "success": True}
+            wire.ask(json.dumps(said).encode(), JSON, target=FEEDBACK)
+    assert [(await wire.answer()).status for _ in range(6)] == [202, 200] * 3
+
+
+async def test_a_report_whose_sender_hangs_up_is_stored_all_the_same(free: Place) -> None:
+    wire, leaves = await free.wire(), await free.wire()
+    wire.ask("x")
+    decision_id = (await wire.answer()).body["decision_id"]
+    leaves.ask(json.dumps({"decision_id": decision_id, "success": True}).encode(), JSON, target=FEEDBACK)
+    await leaves.writer.drain()
+    leaves.writer.close()
+    await eventually(lambda: len(free.held.engine.store.outcomes_of(decision_id)) == 1)
+    wire.ask("and others are served")
+    assert (await wire.answer()).status == 200
+
+
+async def test_what_breaks_while_a_report_is_taken_is_told_without_details(
+    free: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire = await free.wire()
+    wire.ask("x")
+    decision_id = (await wire.answer()).body["decision_id"]
+    free.held.engine.reports.put = None  # type: ignore[method-assign,assignment]
+    wire.ask(json.dumps({"decision_id": decision_id, "success": True}).encode(), JSON, target=FEEDBACK)
+    answer = await wire.answer()
+    assert (answer.status, answer.body["code"]) == (500, "internal_error")
+    assert "NoneType" in caplog.text
+    assert "NoneType" not in json.dumps(answer.body)
 
 
 async def test_both_ways_decide(free: Place) -> None:

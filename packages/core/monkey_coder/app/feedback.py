@@ -26,6 +26,7 @@ from monkey_coder.errors import (
 from monkey_coder.models import FeedbackBatchRequest, FeedbackRequest
 from monkey_coder.quantum.decision_log import LIFETIME_S
 from monkey_coder.quantum.outcome_record import Reporter, outcome_row
+from monkey_coder.report_groups import Result
 from monkey_coder.storage.port import Appended, OutcomeRow
 from monkey_coder.validation import from_validation
 
@@ -53,15 +54,29 @@ class _Checked:
 
 async def respond_feedback(body: bytes, content_type: str, engine: Engine, reporter: str) -> Response:
     """Take one report of `reporter`: 202 when it is durable, 200 when it was known already."""
+    begun = begin_feedback(body, content_type, engine, reporter)
+    return begun if isinstance(begun, Response) else finish_feedback((await engine.reports.store([begun]))[0])
+
+
+def begin_feedback(body: bytes, content_type: str, engine: Engine, reporter: str) -> OutcomeRow | Response:
+    """The row of one report of `reporter`, to be stored; or the response that tells what is wrong with it."""
     try:
-        checked = _check([_read(FeedbackRequest, body, content_type)], engine, Reporter(reporter, time.time()))
-    except RouterError as error:
-        engine.metrics.on_feedback(error.code)
-        return error_response(error)
-    (result,) = await _accept(checked, engine)
-    if isinstance(result, RouterError):
-        return error_response(result)
-    return _KNOWN if result is Appended.DUPLICATE else _ACCEPTED
+        report, now = _read(FeedbackRequest, body, content_type), time.time()
+        error = _error(report, engine, now)
+        if error is None:
+            return outcome_row(report, Reporter(reporter, now))
+    except RouterError as unreadable:
+        error = unreadable
+    engine.metrics.on_feedback(error.code)
+    return error_response(error)
+
+
+def finish_feedback(result: Result) -> Response:
+    """What the reporter is told once its report is durable, or could not be stored."""
+    accepted = _accepted(result)
+    if isinstance(accepted, RouterError):
+        return error_response(accepted)
+    return _KNOWN if accepted is Appended.DUPLICATE else _ACCEPTED
 
 
 async def respond_feedback_batch(body: bytes, content_type: str, engine: Engine, reporter: str) -> Response:
@@ -75,7 +90,7 @@ async def respond_feedback_batch(body: bytes, content_type: str, engine: Engine,
     except RouterError as error:
         engine.metrics.on_feedback(error.code)
         return error_response(error)
-    results = await _accept(checked, engine)
+    results = await _stored(checked, engine)
     for result in results:
         if isinstance(result, StoreUnavailableError):
             return error_response(result)
@@ -90,28 +105,21 @@ def _check(reports: Sequence[FeedbackRequest], engine: Engine, reporter: Reporte
     return _Checked(errors, [outcome_row(report, reporter) for report in good])
 
 
-async def _accept(checked: _Checked, engine: Engine) -> list[Accepted]:
+async def _stored(checked: _Checked, engine: Engine) -> list[Accepted]:
     """Wait until the good ones are durable; returns for each what became of it, or the error that its reporter sees."""
-    results: list[Accepted | None] = list(checked.errors)
-    good = [place for place, error in enumerate(results) if error is None]
-    engine.metrics.expect(row.key for row in checked.rows)
-    written = await engine.reports.store(checked.rows) if good else ()
-    for place, result in zip(good, written, strict=True):
-        if isinstance(result, Appended | RouterError):
-            results[place] = result
-        else:
-            _log.error("a report could not be stored", exc_info=result)
-            results[place] = RouterError(INTERNAL)
-    if any(isinstance(result, Appended) for result in results):
-        engine.following.follower.wake()
-    told = [result for result in results if result is not None]
-    counts: dict[str, int] = {}
-    for result in told:
-        name = result.value if isinstance(result, Appended) else result.code
-        counts[name] = counts.get(name, 0) + 1
-    for name, count in counts.items():
-        engine.metrics.on_feedback(name, count)
-    return told
+    written = iter(await engine.reports.store(checked.rows) if checked.rows else ())
+    for error in checked.errors:
+        if error is not None:
+            engine.metrics.on_feedback(error.code)
+    return [_accepted(next(written)) if error is None else error for error in checked.errors]
+
+
+def _accepted(result: Result) -> Accepted:
+    """The same; of what is not meant for reporters they are told that it happened, and the log of the server why."""
+    if isinstance(result, Appended | RouterError):
+        return result
+    _log.error("a report could not be stored", exc_info=result)
+    return RouterError(INTERNAL)
 
 
 def _error(report: FeedbackRequest, engine: Engine, now: float) -> RouterError | None:
@@ -122,9 +130,10 @@ def _error(report: FeedbackRequest, engine: Engine, now: float) -> RouterError |
         return UnknownDecisionError(
             f"outcomes are taken for {LIFETIME_S / 86_400:.0f} days, and that decision is older"
         )
-    refs = engine.manager.snapshot().table.index
-    if report.model is not None and report.model not in refs and report.model not in engine.following.catalog.retired:
-        return UnknownModelError("model", report.model, get_close_matches(report.model, refs, n=3, cutoff=0.6))
+    if report.model is not None:
+        refs = engine.manager.snapshot().table.index
+        if report.model not in refs and report.model not in engine.following.catalog.retired:
+            return UnknownModelError("model", report.model, get_close_matches(report.model, refs, n=3, cutoff=0.6))
     return None
 
 

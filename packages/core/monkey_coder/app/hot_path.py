@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -103,7 +103,7 @@ class Front:
                 await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
                 await send({"type": "http.response.body", "body": decided})
         elif scope["path"] in _FEEDBACK and scope["method"] == "POST":
-            response = await _FEEDBACK[scope["path"]](body, content_type(scope), self._engine(), caller.id)
+            response = await _FEEDBACK[scope["path"]](body, content_type(scope["headers"]), self._engine(), caller.id)
             await response(scope, receive, send)
         else:
             await self.app(scope, _replay(body, receive), send)
@@ -116,9 +116,9 @@ class Front:
         await refusal(error)(scope, receive, send)
 
 
-def content_type(scope: Scope) -> str:
+def content_type(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """What a request says its body is; empty where it says nothing."""
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
+    return next((value.decode("latin-1") for name, value in headers if name == b"content-type"), "")
 
 
 async def respond(body: bytes, engine: Engine, receive: Receive, defaults: Preferences | None = None) -> Response:

@@ -1,17 +1,18 @@
-"""uvicorn's HTTP protocol, with a short way for the hot endpoint.
+"""uvicorn's HTTP protocol, with a short way for the hot endpoints: a request to decide, and a report.
 
-A decision that is made in a batch costs less than what a server does around a request: a task, a scope, two messages
-each way, a timer, and somebody who watches whether the caller is still there. On the short way a request is what it is,
-some bytes in and some bytes out, and a caller that hangs up is noticed in the moment. Only plain requests take it, that
-is those that were sent alone, by whom they may be sent, as most programs send them; all others are left to uvicorn and
-to `Front`, which give the same answers.
+A decision that is made in a batch, or a report that is stored in a group, costs less than what a server does around a
+request: a task, a scope, two messages each way, a timer, and somebody who watches whether the caller is still there. On
+the short way a request is what it is, some bytes in and some bytes out, and a caller that hangs up is noticed in the
+moment. Only plain requests take it, that is those that were sent alone, by whom they may be sent, as most programs send
+them; all others are left to uvicorn and to `Front`, which give the same answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -19,14 +20,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from monkey_coder.api_keys import Caller
 from monkey_coder.app.access import admit
-from monkey_coder.app.hot_path import PATH, TURNED_AWAY, Front, begin, finish, recalled
+from monkey_coder.app.feedback import FEEDBACK_PATH, begin_feedback, finish_feedback
+from monkey_coder.app.hot_path import PATH, TURNED_AWAY, Front, begin, content_type, finish, recalled
 from monkey_coder.app.problems import error_response
 from monkey_coder.bootstrap import Engine
 from monkey_coder.errors import BodyTooLargeError, OverloadedError, RouterError
 from monkey_coder.quantum.cache_parts import Asked, Reply
 from monkey_coder.quantum.gathering import PROMPT_S
+from monkey_coder.report_groups import Result
 
-_TARGET: Final = PATH.encode()
 _JSON: Final = (b"content-type", b"application/json")
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -36,53 +38,36 @@ class Exchange:
     """A request on the short way, from its headers to its answer; in uvicorn's eyes one of its cycles.
 
     Args:
-        protocol: Of the connection.
-        engine: Decides.
+        protocol: Of the connection, with the headers of the request.
+        engine: Serves.
         caller: Who asks.
         limit_bytes: Of the body.
-        keep_alive: Whether the caller may send another request afterwards.
-        unprompted: Whether the request came of itself, and not because the one before it has just been answered.
     """
 
     __slots__ = (
-        "_asked",
         "_caller",
         "_chunks",
         "_engine",
         "_left",
         "_limit_bytes",
         "_protocol",
-        "_unprompted",
         "keep_alive",
         "response_complete",
     )
 
     disconnected = False
 
-    def __init__(
-        self,
-        protocol: RoutingProtocol,
-        engine: Engine,
-        caller: Caller,
-        limit_bytes: int,
-        *,
-        keep_alive: bool,
-        unprompted: bool,
-    ) -> None:
+    def __init__(self, protocol: RoutingProtocol, engine: Engine, caller: Caller, limit_bytes: int) -> None:
         self._protocol = protocol
         self._engine = engine
         self._caller = caller
         self._limit_bytes = self._left = limit_bytes
         self._chunks: list[bytes] = []
-        self.keep_alive = keep_alive
-        self._unprompted = unprompted
+        self.keep_alive = protocol.parser.should_keep_alive()
         self.response_complete = False
-        self._asked = False
 
     def hurry(self) -> None:
-        """Turn the request away if there are too many already and the rest of its body is still to come."""
-        if not self.response_complete and self._engine.batcher.full:
-            self._refuse()
+        """Turn the request away if it is hopeless while the rest of its body is still to come."""
 
     def take(self, chunk: bytes) -> None:
         """Take a part of the body; what comes after the answer is passed over."""
@@ -92,16 +77,70 @@ class Exchange:
         if self._left >= 0:
             self._chunks.append(chunk)
         else:
-            error = BodyTooLargeError(self._limit_bytes)
-            self._engine.metrics.on_finished(error.code)
-            self._answer(error_response(error))
+            self._answer(error_response(self._too_large()))
 
-    def decide(self) -> None:
-        """Have the request decided, now that it is complete; while too many wait, only what the cache knows is."""
-        if self.response_complete:
-            return
-        body, engine, defaults = b"".join(self._chunks), self._engine, self._caller.defaults
-        self._chunks.clear()  # a body may be long, and what is read from it is all that must wait
+    def serve(self) -> None:
+        """Do what is asked, now that the request is complete."""
+        if not self.response_complete:
+            body = b"".join(self._chunks)
+            self._chunks.clear()  # a body may be long, and what is read from it is all that must wait
+            self._serve(body)
+
+    def withdraw(self) -> None:
+        """Give the request up, for the caller has hung up."""
+        self.response_complete = True
+
+    def done(self) -> bool:
+        """Whether no answer is wanted any more."""
+        return self.response_complete
+
+    def _serve(self, body: bytes) -> None:
+        raise NotImplementedError
+
+    def _too_large(self) -> BodyTooLargeError:
+        return BodyTooLargeError(self._limit_bytes)
+
+    def _answer(self, answer: bytes | Response) -> None:
+        self.response_complete = True
+        if isinstance(answer, bytes):
+            length = (b"content-length", b"%d" % len(answer))
+            self._protocol.send(200, (_JSON, length), answer, keep_alive=self.keep_alive)
+        else:
+            self._protocol.send(answer.status_code, answer.raw_headers, bytes(answer.body), keep_alive=self.keep_alive)
+
+
+class Decision(Exchange):
+    """A request to decide; waits for the batcher."""
+
+    __slots__ = ("_asked", "_unprompted")
+
+    def __init__(self, protocol: RoutingProtocol, engine: Engine, caller: Caller, limit_bytes: int) -> None:
+        super().__init__(protocol, engine, caller, limit_bytes)
+        self._asked = False
+        self._unprompted = protocol.idle_s > PROMPT_S
+
+    def hurry(self) -> None:
+        """Turn the request away if there are too many already and the rest of its body is still to come."""
+        if not self.response_complete and self._engine.batcher.full:
+            self._refuse()
+
+    def withdraw(self) -> None:
+        """Give the request up, for the caller has hung up."""
+        if self._asked and not self.response_complete:
+            self._engine.metrics.on_finished("abandoned")
+        super().withdraw()
+
+    def set_result(self, reply: Reply, /) -> None:
+        """Send the answer."""
+        self._answer(finish(reply, self._engine))
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Send what is to be known of an error."""
+        self._answer(finish(error, self._engine))
+
+    def _serve(self, body: bytes) -> None:
+        """Have the request decided; while too many wait, only what the cache knows is."""
+        engine, defaults = self._engine, self._caller.defaults
         try:
             if engine.batcher.full:
                 known = recalled(body, engine, defaults)
@@ -119,37 +158,44 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - `finish` tells it apart
             self.set_exception(error)
 
-    def withdraw(self) -> None:
-        """Give the request up, for the caller has hung up."""
-        if self._asked and not self.response_complete:
-            self._engine.metrics.on_finished("abandoned")
-        self.response_complete = True
-
-    # As somebody who waits for the batcher
-
-    def done(self) -> bool:
-        """Whether no answer is wanted any more."""
-        return self.response_complete
-
-    def set_result(self, reply: Reply, /) -> None:
-        """Send the answer."""
-        self._answer(finish(reply, self._engine))
-
-    def set_exception(self, error: Exception, /) -> None:
-        """Send what is to be known of an error."""
-        self._answer(finish(error, self._engine))
+    def _too_large(self) -> BodyTooLargeError:
+        self._engine.metrics.on_finished(BodyTooLargeError.code)
+        return super()._too_large()
 
     def _refuse(self) -> None:
         self._engine.metrics.on_finished(OverloadedError.code)
         self._answer(TURNED_AWAY)
 
-    def _answer(self, answer: bytes | Response) -> None:
-        self.response_complete = True
-        if isinstance(answer, bytes):
-            length = (b"content-length", b"%d" % len(answer))
-            self._protocol.send(200, (_JSON, length), answer, keep_alive=self.keep_alive)
-        else:
-            self._protocol.send(answer.status_code, answer.raw_headers, bytes(answer.body), keep_alive=self.keep_alive)
+
+class Report(Exchange):
+    """A report on a decision; waits until it is durable."""
+
+    __slots__ = ("_content_type",)
+
+    def __init__(self, protocol: RoutingProtocol, engine: Engine, caller: Caller, limit_bytes: int) -> None:
+        super().__init__(protocol, engine, caller, limit_bytes)
+        self._content_type = content_type(protocol.headers)
+
+    def set_result(self, results: Sequence[Result], /) -> None:
+        """Send what became of it."""
+        self._answer(finish_feedback(results[0]))
+
+    def _serve(self, body: bytes) -> None:
+        """Have the report stored."""
+        try:
+            begun = begin_feedback(body, self._content_type, self._engine, self._caller.id)
+            if isinstance(begun, Response):
+                self._answer(begun)
+            else:
+                self._engine.reports.put([begun], self)
+        except Exception as error:  # noqa: BLE001 - `finish_feedback` logs it, and the connection is good for more
+            self._answer(finish_feedback(error))
+
+
+_SHORT: Final[Mapping[bytes, type[Exchange]]] = MappingProxyType(
+    {PATH.encode(): Decision, FEEDBACK_PATH.encode(): Report}
+)
+"""What goes the short way, by target."""
 
 
 class RoutingProtocol(HttpToolsProtocol):
@@ -202,7 +248,7 @@ class RoutingProtocol(HttpToolsProtocol):
         if exchange is None:
             super().on_message_complete()
         else:
-            exchange.decide()
+            exchange.serve()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Withdraw what the caller does not wait for any more."""
@@ -212,6 +258,11 @@ class RoutingProtocol(HttpToolsProtocol):
             if current is self._exchange:
                 self.cycle = None  # type: ignore[assignment]  # there is nobody to wake
         super().connection_lost(exc)
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last answer."""
+        return self.loop.time() - self._answered_at
 
     def send(self, status: int, headers: Headers, body: bytes, *, keep_alive: bool) -> None:
         """Send the answer to an exchange, and go on to what came after it."""
@@ -229,10 +280,10 @@ class RoutingProtocol(HttpToolsProtocol):
 
     def _short_way(self) -> Exchange | None:
         """The exchange of a request whose headers are complete; None for one that must go the long way."""
-        engine = self._engine
+        engine, kind = self._engine, _SHORT.get(self.url)
         if (
             engine is None
-            or self.url != _TARGET
+            or kind is None
             or self.parser.get_method() != b"POST"
             or not (self.cycle is None or self.cycle.response_complete)
             or self.expect_100_continue
@@ -241,11 +292,9 @@ class RoutingProtocol(HttpToolsProtocol):
             or self.flow.write_paused
         ):
             return None
-        scope: dict[str, Any] = {"path": PATH, "method": "POST", "headers": self.headers}
+        scope: dict[str, Any] = {"path": self.url.decode(), "method": "POST", "headers": self.headers}
         try:
             caller = admit(scope, engine.keys.table)
         except RouterError:
             return None
-        keep_alive = self.parser.should_keep_alive()
-        unprompted = self.loop.time() - self._answered_at > PROMPT_S
-        return Exchange(self, engine, caller, self._limit_bytes, keep_alive=keep_alive, unprompted=unprompted)
+        return kind(self, engine, caller, self._limit_bytes)
