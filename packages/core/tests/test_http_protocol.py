@@ -16,8 +16,10 @@ from contract import ROUTE
 from held import PATIENCE_S, Held, holding
 from uvicorn.server import ServerState
 
+from monkey_coder.api_keys import new_key
 from monkey_coder.app.feedback import FEEDBACK_PATH as FEEDBACK
 from monkey_coder.app.http_protocol import RoutingProtocol
+from monkey_coder.key_ring import add_key, change_key
 
 
 @dataclass
@@ -427,3 +429,83 @@ async def test_a_request_is_unprompted_unless_the_one_before_it_has_just_been_an
         wire.ask(prompt)
         assert (await wire.answer()).status == 200
     assert seen == [True, again]
+
+
+async def test_who_sends_the_same_head_again_has_it_parsed_once_and_each_request_answered(free: Place) -> None:
+    wire = await free.wire()
+    for prompt in ("x", "xy", "a longer one", "x"):
+        wire.ask(body_of(prompt, cache="use"))
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    (connection,) = free.state.connections
+    assert connection.parser is not None
+    assert connection._messages == 1  # type: ignore[union-attr]
+    wire.ask(b"{}")
+    assert (await wire.answer()).status == 422
+    wire.ask("another", "x-further: header")
+    assert (await wire.answer()).status == 200
+    wire.ask("another", target="/healthz")
+    assert (await wire.answer()).status == 405
+    assert free.state.total_requests == 7
+    assert free.held.outcome("decided") == 5
+
+
+async def test_behind_a_known_head_come_pieces_and_several_at_once(free: Place) -> None:
+    wire = await free.wire()
+    wire.ask(body_of("first"))
+    assert (await wire.answer()).status == 200
+    wire.ask("second", target=ROUTE)
+    wire.ask("third")
+    await wire.writer.drain()
+    assert [(await wire.answer()).status for _ in range(2)] == [200, 200]
+    body = body_of("fourth")
+    wire.writer.write(f"POST {ROUTE} HTTP/1.1\r\nhost: router\r\ncontent-length: {len(body)}\r\n\r\n".encode())
+    await asyncio.sleep(0.01)
+    wire.writer.write(body)
+    assert (await wire.answer()).status == 200
+    assert free.held.decided[-4:] == ["first", "second", "third", "fourth"]
+
+
+async def test_a_key_that_is_revoked_opens_nothing_although_its_head_is_known(free: Place) -> None:
+    engine = free.held.engine
+    kept, key = new_key("test", "client", 0.0)
+    add_key(engine.store, kept)
+    await eventually(lambda: engine.keys.table.required)
+    wire = await free.wire()
+    statuses = []
+    for _ in range(3):
+        wire.ask("mine", f"authorization: Bearer {key}")
+        statuses.append((await wire.answer()).status)
+    assert statuses == [200, 200, 200]
+    change_key(engine.store, kept.id, lambda old: old.model_copy(update={"revoked_at": 1.0}))
+    async with asyncio.timeout(PATIENCE_S):
+        while (await wire_status(wire, f"authorization: Bearer {key}")) == 200:
+            pass
+    assert await wire_status(wire, f"authorization: Bearer {key}") == 401
+
+
+async def wire_status(wire: Wire, header: str) -> int:
+    wire.ask("mine", header)
+    return (await wire.answer()).status
+
+
+async def test_a_connection_is_closed_when_it_is_idle_and_not_while_it_is_used(busy: Place) -> None:
+    wire = await busy.wire()
+    wire.ask("first")
+    await eventually(lambda: bool(busy.state.connections))
+    (connection,) = busy.state.connections
+    assert isinstance(connection, RoutingProtocol)
+    await eventually(lambda: connection.cycle is not None)
+    connection.timeout_keep_alive = 0.01  # type: ignore[assignment]  # seconds
+    connection.timeout_keep_alive_handler()  # a request is under way
+    busy.held.release.set()
+    assert (await wire.answer()).status == 200
+    assert await wire.ended()
+    wire = await busy.wire()
+    wire.ask("second")
+    assert (await wire.answer()).status == 200
+    (connection,) = busy.state.connections
+    assert isinstance(connection, RoutingProtocol)
+    connection.timeout_keep_alive_handler()  # it has been answered a moment ago
+    wire.ask("third")
+    assert (await wire.answer()).status == 200

@@ -4,7 +4,8 @@ A decision that is made in a batch, or a report that is stored in a group, costs
 request: a task, a scope, two messages each way, a timer, and somebody who watches whether the caller is still there. On
 the short way a request is what it is, some bytes in and some bytes out, and a caller that hangs up is noticed in the
 moment. Only plain requests take it, that is those that were sent alone, by whom they may be sent, as most programs send
-them; all others are left to uvicorn and to `Front`, which give the same answers.
+them; all others are left to uvicorn and to `Front`, which give the same answers. Who sends the same head again, as
+programs do, has it parsed once.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import Any, Final
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from monkey_coder.api_keys import Caller
+from monkey_coder.api_keys import Caller, KeyTable
 from monkey_coder.app.access import admit
 from monkey_coder.app.feedback import FEEDBACK_PATH, begin_feedback, finish_feedback
 from monkey_coder.app.hot_path import PATH, TURNED_AWAY, Front, begin, content_type, finish, recalled
+from monkey_coder.app.known_head import KnownHead
 from monkey_coder.app.problems import error_response
 from monkey_coder.bootstrap import Engine
 from monkey_coder.errors import BodyTooLargeError, OverloadedError, RouterError
@@ -45,12 +47,12 @@ class Exchange:
     """
 
     __slots__ = (
-        "_caller",
         "_chunks",
         "_engine",
         "_left",
         "_limit_bytes",
         "_protocol",
+        "caller",
         "keep_alive",
         "response_complete",
     )
@@ -60,7 +62,7 @@ class Exchange:
     def __init__(self, protocol: RoutingProtocol, engine: Engine, caller: Caller, limit_bytes: int) -> None:
         self._protocol = protocol
         self._engine = engine
-        self._caller = caller
+        self.caller = caller
         self._limit_bytes = self._left = limit_bytes
         self._chunks: list[bytes] = []
         self.keep_alive = protocol.parser.should_keep_alive()
@@ -84,7 +86,7 @@ class Exchange:
         if not self.response_complete:
             body = b"".join(self._chunks)
             self._chunks.clear()  # a body may be long, and what is read from it is all that must wait
-            self._serve(body)
+            self.serve_body(body)
 
     def withdraw(self) -> None:
         """Give the request up, for the caller has hung up."""
@@ -94,7 +96,8 @@ class Exchange:
         """Whether no answer is wanted any more."""
         return self.response_complete
 
-    def _serve(self, body: bytes) -> None:
+    def serve_body(self, body: bytes) -> None:
+        """Do what is asked in a body that came in one piece."""
         raise NotImplementedError
 
     def _too_large(self) -> BodyTooLargeError:
@@ -102,11 +105,13 @@ class Exchange:
 
     def _answer(self, answer: bytes | Response) -> None:
         self.response_complete = True
-        if isinstance(answer, bytes):
-            length = (b"content-length", b"%d" % len(answer))
-            self._protocol.send(200, (_JSON, length), answer, keep_alive=self.keep_alive)
-        else:
+        if not isinstance(answer, bytes):
             self._protocol.send(answer.status_code, answer.raw_headers, bytes(answer.body), keep_alive=self.keep_alive)
+        elif self.keep_alive:
+            self._protocol.send_decision(answer)
+        else:
+            length = (b"content-length", b"%d" % len(answer))
+            self._protocol.send(200, (_JSON, length), answer, keep_alive=False)
 
 
 class Decision(Exchange):
@@ -138,9 +143,9 @@ class Decision(Exchange):
         """Send what is to be known of an error."""
         self._answer(finish(error, self._engine))
 
-    def _serve(self, body: bytes) -> None:
+    def serve_body(self, body: bytes) -> None:
         """Have the request decided; while too many wait, only what the cache knows is."""
-        engine, defaults = self._engine, self._caller.defaults
+        engine, defaults = self._engine, self.caller.defaults
         try:
             if engine.batcher.full:
                 known = recalled(body, engine, defaults)
@@ -180,10 +185,10 @@ class Report(Exchange):
         """Send what became of it."""
         self._answer(finish_feedback(results[0]))
 
-    def _serve(self, body: bytes) -> None:
+    def serve_body(self, body: bytes) -> None:
         """Have the report stored."""
         try:
-            begun = begin_feedback(body, self._content_type, self._engine, self._caller.id)
+            begun = begin_feedback(body, self._content_type, self._engine, self.caller.id)
             if isinstance(begun, Response):
                 self._answer(begun)
             else:
@@ -210,6 +215,17 @@ class RoutingProtocol(HttpToolsProtocol):
     """The one that the message belongs to that is coming in."""
     _answered_at = -math.inf
     """When the last answer was sent, by the clock of the loop."""
+    _messages = 0
+    """How many the parser has begun."""
+    _between = True
+    """Whether the parser is in none of them."""
+    _table: KeyTable | None = None
+    """The keys by which the last caller was admitted."""
+    _known: KnownHead | None = None
+    """Of the last message that the parser read, if that went the short way, and came in one piece."""
+    _headers: object = None
+    """The server's own, of which `_before_length` was made."""
+    _before_length = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
         """Begin; by now the engine runs."""
@@ -220,9 +236,29 @@ class RoutingProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in what has come."""
+        if self._known is not None and self._comes_again(self._known, data):
+            return
+        messages, between, last = self._messages, self._between, self._exchange
         super().data_received(data)
+        exchange = self._exchange
         if self._reading is not None:
             self._reading.hurry()
+        elif (
+            between
+            and self._between
+            and self._messages == messages + 1
+            and exchange is not None
+            and exchange is not last
+            and exchange.keep_alive
+            and self._table is not None
+        ):
+            self._known = KnownHead.of(data, exchange.caller, self._table)
+
+    def on_message_begin(self) -> None:
+        """Begin with a message."""
+        self._messages += 1
+        self._between, self._known = False, None
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Choose the way of a request."""
@@ -244,6 +280,7 @@ class RoutingProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Begin to answer."""
+        self._between = True
         exchange, self._reading = self._reading, None
         if exchange is None:
             super().on_message_complete()
@@ -273,10 +310,58 @@ class RoutingProtocol(HttpToolsProtocol):
             said += (name, b": ", value, b"\r\n")
         said += (b"\r\n" if keep_alive else b"connection: close\r\n\r\n", body)
         self.transport.write(b"".join(said))
-        self._answered_at = self.loop.time()
         if not keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+    def send_decision(self, body: bytes) -> None:
+        """Send a decision to a caller that may send another request."""
+        if self.transport.is_closing():
+            return
+        if self._headers is not self.server_state.default_headers:
+            self._headers = self.server_state.default_headers
+            said = [STATUS_LINE[200]]
+            for name, value in (*self.server_state.default_headers, _JSON):
+                said += (name, b": ", value, b"\r\n")
+            self._before_length = b"".join((*said, b"content-length: "))
+        self.transport.write(b"%b%d\r\n\r\n%b" % (self._before_length, len(body), body))
+        self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on to what came after a request. A timer for idleness that runs is left running."""
+        self._answered_at = self.loop.time()
+        if self.timeout_keep_alive_task is None or self.pipeline or self.flow.read_paused:
+            super().on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has been idle for long enough by now; else look again when it could be."""
+        busy = self.cycle is not None and not self.cycle.response_complete
+        rest_s = self.timeout_keep_alive - (0.0 if busy else self.idle_s)
+        if rest_s > 0.0:
+            self.timeout_keep_alive_task = self.loop.call_later(rest_s, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _comes_again(self, known: KnownHead, data: bytes) -> bool:
+        """Serve what is one whole request with the head that was parsed last; returns whether it is."""
+        engine, last = self._engine, self._exchange
+        if (
+            engine is None
+            or last is None
+            or not last.response_complete
+            or self.flow.write_paused
+            or engine.keys.table is not known.table
+        ):
+            return False
+        body = known.body(data)
+        if body is None or len(body) > self._limit_bytes:
+            return False
+        self._exchange = exchange = type(last)(self, engine, known.caller, self._limit_bytes)
+        self.cycle = exchange  # type: ignore[assignment]  # it has what the base class looks at
+        exchange.serve_body(body)
+        return True
 
     def _short_way(self) -> Exchange | None:
         """The exchange of a request whose headers are complete; None for one that must go the long way."""
@@ -293,8 +378,9 @@ class RoutingProtocol(HttpToolsProtocol):
         ):
             return None
         scope: dict[str, Any] = {"path": self.url.decode(), "method": "POST", "headers": self.headers}
+        self._table = engine.keys.table
         try:
-            caller = admit(scope, engine.keys.table)
+            caller = admit(scope, self._table)
         except RouterError:
             return None
         return kind(self, engine, caller, self._limit_bytes)
