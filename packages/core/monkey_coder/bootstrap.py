@@ -273,6 +273,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         core.manager.listeners = (*core.manager.listeners, following.providers, following.follower.recent, *traces)
         following.follower.listeners = (core.metrics, core.outstanding)
         following.follower.on_pace = core.metrics.on_pace
+        following.follower.on_put_aside = core.metrics.on_put_aside
         await stack.enter_async_context(running(following.follower))
         await stack.enter_async_context(checking(store, core.catalog.health_urls, settings.probe_every_s))
         loader = ThreadPoolExecutor(1, thread_name_prefix="policies")

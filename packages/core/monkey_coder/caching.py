@@ -163,6 +163,7 @@ async def caching(
             snapshot=manager.snapshot,
             patterns=patterns,
             on_learned=pace.note,
+            began_at=time.time(),
             rest=lambda: time.sleep(REST_S),
         )
         executor = ThreadPoolExecutor(1, thread_name_prefix="cache")

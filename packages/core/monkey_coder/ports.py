@@ -5,6 +5,7 @@ All arrays of one batch share two axes: requests (B rows) and the models of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -330,6 +331,7 @@ class OutcomeEvent:
         score: What came of it, 0..1; None where nothing was said about quality.
         cost_usd: What it cost; None where that was not said.
         origin: Id of the decision that was made: the reported one, or the one that it repeats.
+        received_at: When the report came, in seconds since 1970.
     """
 
     report: Hashable
@@ -337,6 +339,7 @@ class OutcomeEvent:
     score: float | None
     cost_usd: float | None
     origin: str = ""
+    received_at: float = math.inf
 
 
 class OutcomeListener(Protocol):

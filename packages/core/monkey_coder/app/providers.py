@@ -8,7 +8,7 @@ from typing import Any, Final
 from monkey_coder.bootstrap import Engine
 from monkey_coder.errors import StoreUnavailableError, UnknownProviderError
 from monkey_coder.models import OverrideRequest
-from monkey_coder.quantum.selection_learning import OVERRIDES, read_overrides
+from monkey_coder.quantum.provider_overrides import OVERRIDES, read_overrides
 
 PROVIDERS_PATH: Final = "/v1/quantum/providers"
 OVERRIDE_PATH: Final = "/v1/quantum/providers/{name}/override"

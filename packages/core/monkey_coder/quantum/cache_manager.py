@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -78,6 +79,7 @@ class CacheManager:
         patterns: Requests behind entries.
         options: How to go about it.
         on_learned: Is told how many outcomes came.
+        began_at: Seconds since 1970; outcomes that came before are read all at once, and say nothing of their pace.
         rest: Called between two chunks of warming.
     """
 
@@ -90,6 +92,7 @@ class CacheManager:
     patterns: PatternMemory = field(default_factory=PatternMemory)
     options: ManagerOptions = ManagerOptions()
     on_learned: Callable[[int], None] = lambda _: None
+    began_at: float = -math.inf
     rest: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -102,7 +105,7 @@ class CacheManager:
     def on_outcomes(self, events: Sequence[OutcomeEvent]) -> None:
         """Let a success prolong the entry of its decision, and a failure take it out; availability says neither."""
         scores = [(event.origin, event.model, event.score) for event in events if event.score is not None]
-        self.on_learned(len(scores))
+        self.on_learned(sum(event.score is not None and event.received_at >= self.began_at for event in events))
         for origin, model, score in scores:
             if score < SUCCEEDED:
                 self.cache.forget(origin, model)

@@ -38,7 +38,7 @@ ABANDONED: Final = "abandoned"
 GARY8D: Final = "gary8d"
 """Collapse of decisions that the heuristic made."""
 
-REPORT_RESULTS: Final = frozenset({"new", "replaced", "late", "duplicate"})
+REPORT_RESULTS: Final = frozenset({"new", "replaced", "late", "duplicate", "put_aside"})
 CACHE_TIERS: Final = frozenset({"local", "redis", "similar"})
 CACHE_RESULTS: Final = frozenset(
     {"hit", "miss", "stored", "rejected", "expired", "evicted", "invalidated", "corrupt", "error", "disagreed"}
@@ -240,7 +240,7 @@ class MetricsCollector:
             self._finished[outcome] += count
 
     def on_feedback(self, result: str, count: int = 1) -> None:
-        """Note reports: `new`, `replaced`, `late`, `duplicate`, or the code of the error."""
+        """Note reports: `new`, `replaced`, `late`, `duplicate`, `put_aside`, or the code of the error."""
         self._feedback(result).inc(count)
 
     def expect(self, reports: Iterable[Hashable]) -> None:
@@ -255,6 +255,13 @@ class MetricsCollector:
                 self._expected[report] = None
             while len(self._expected) > MOST_EXPECTED:
                 self._expected.popitem(last=False)
+
+    def on_put_aside(self, reports: Iterable[Hashable]) -> None:
+        """Note reports that were stored and cannot be learned from; those that other processes accepted count there."""
+        with self._lock:
+            ours = sum(self._expected.pop(report, self) is None for report in reports)
+        if ours:
+            self.on_feedback("put_aside", ours)
 
     def on_outcomes(self, events: Sequence[OutcomeEvent]) -> None:
         """Note first reports that were joined with their decisions; those that other processes accepted count there."""

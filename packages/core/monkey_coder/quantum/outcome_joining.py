@@ -59,7 +59,7 @@ class Joined:
     def event(self) -> OutcomeEvent:
         """As listeners see it."""
         model, record = self.outcome.model, self.outcome.record
-        return OutcomeEvent(self.row.key, model, record.score, record.cost_usd, self.facts.origin)
+        return OutcomeEvent(self.row.key, model, record.score, record.cost_usd, self.facts.origin, record.received_at)
 
 
 class OutcomeJoiner:
@@ -123,6 +123,12 @@ class OutcomeJoiner:
         while len(self._latest) > self._remembered:
             self._latest.popitem(last=False)
         return joined
+
+    def forget(self, joined: Iterable[Joined]) -> None:
+        """Take outcomes back that could not be learned from, so that they count when they are joined again."""
+        for one in joined:
+            if not one.outcome.further:
+                self._latest.pop(one.outcome.identity, None)
 
     def _read(self, ids: Mapping[str, None]) -> dict[str, Facts]:
         found: dict[str, Facts] = {}

@@ -13,27 +13,25 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pydantic import ValidationError
+import numpy as np
 
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.errors import RouterError, StoreFormatError
-from monkey_coder.models import OverrideRequest
 from monkey_coder.ports import Clock, OutcomeListener
 from monkey_coder.quantum.learners import Learners
 from monkey_coder.quantum.outcome_joining import Arrived, Joined, OutcomeJoiner
 from monkey_coder.quantum.outcome_record import OutcomeRecord
-from monkey_coder.quantum.provider_manager import Override
+from monkey_coder.quantum.provider_overrides import read_overrides
 from monkey_coder.quantum.recent_decisions import RecentDecisions
+from monkey_coder.quantum.sifting import Sieve
 from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
 from monkey_coder.storage.port import START, Store, StreamedOutcome
-
-OVERRIDES: Final = "provider_override"
-"""Kind of the documents in which operators' overrides are kept, as they were sent, one per provider."""
 
 _BULK: Final = 500
 """Outcomes read at once."""
@@ -43,6 +41,8 @@ millisecond."""
 _MANY: Final = 32
 """A step that takes in so many need not be followed by another one soon: all of it is seen within the pause between
 looks, and publishing costs as much as learning from a hundred."""
+_TRIES: Final = 4
+"""An error that learning from a lot raises so often in turn, with growing pauses, comes from an outcome in it."""
 _RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
 _log = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ class OutcomeFollower:
         watches: As given.
         listeners: Get one event per outcome; corrections are no further ones.
         on_pace: Is told target, cost weight and balance whenever the pace of spending is set.
+        on_put_aside: Is told the keys (`OutcomeRow.key`) of outcomes that nothing can be learned from.
     """
 
     def __init__(
@@ -114,7 +115,10 @@ class OutcomeFollower:
         self._joiner = OutcomeJoiner(store, self.options.remembered, outlooks=learners.live is not None)
         self.listeners: Sequence[OutcomeListener] = ()
         self.on_pace: Callable[[float, float, float], None] = lambda *_: None
+        self.on_put_aside: Callable[[Sequence[Hashable]], None] = lambda _: None
         self._position = START
+        self._fresh = Sieve[StreamedOutcome](_TRIES, RouterError)
+        self._late = Sieve[Arrived](_TRIES, RouterError)
         self._waiting: deque[Arrived] = deque()
         self._retry_at = math.inf
         self._dirty = False
@@ -159,10 +163,7 @@ class OutcomeFollower:
         rows = self._store.read_outcomes(self._position, _BULK)
         for start in range(0, len(rows), _LOT):
             lot = rows[start : start + _LOT]
-            arrived = self._arrived(lot)
-            found = self._joiner.look_up(one.row.decision_id for one in arrived)
-            self._learn(self._joiner.join(arrived, found))
-            self._wait_for([one for one in arrived if one.row.decision_id not in found], now)
+            self._put_aside(self._fresh.work(lot, lambda part: self._take_in(now, part)))
             self._position = lot[-1].position
             if breath_s:
                 time.sleep(breath_s)
@@ -179,7 +180,7 @@ class OutcomeFollower:
             return False
         self._looks_at = now + self.options.overrides_s
         failed: RouterError | None = None
-        for look in (self._look_at_overrides, *self.watches):
+        for look in (lambda: self._learners.providers.override(read_overrides(self._store)), *self.watches):
             try:
                 look()
             except RouterError as error:
@@ -205,8 +206,7 @@ class OutcomeFollower:
         with self._knowing:
             if self._dirty:
                 self._dirty = False
-                available = self._base.available & self._learners.providers.available(self._base.refs)
-                table = replace(self._learners.profiles.table(self._base), available=available)
+                table = self._learners.providers.table(self._learners.profiles.table(self._base))
                 changes: dict[str, Any] = {"table": table, "reliability": self._reliability(self._live())}
                 if self._learners.live is not None:
                     learned = self._learners.live.learned(self._base)
@@ -227,8 +227,7 @@ class OutcomeFollower:
         self._learners.providers.watch(base.refs)
 
         def swap(now: EngineSnapshot) -> EngineSnapshot:
-            available = base.available & self._learners.providers.available(base.refs)
-            fresh = change(replace(now, table=replace(self._learners.profiles.table(base), available=available)))
+            fresh = change(replace(now, table=self._learners.providers.table(self._learners.profiles.table(base))))
             self._base = base  # under the snapshot's lock, for `publish_availability` may come from another thread
             return fresh
 
@@ -302,6 +301,19 @@ class OutcomeFollower:
             self.publish()
         return read
 
+    def _take_in(self, now: float, rows: Sequence[StreamedOutcome]) -> None:
+        """Learn from outcomes that have come, as far as their decisions can be read."""
+        arrived = self._arrived(rows)
+        found = self._join(arrived)
+        self._wait_for([one for one in arrived if one.row.decision_id not in found], now)
+
+    def _put_aside(self, failed: Sequence[tuple[StreamedOutcome | Arrived, Exception]]) -> None:
+        """Go on without outcomes that cannot be learned from, and name them."""
+        for one, error in failed:
+            told = "the outcome %r of decision %s is put aside, for learning from it fails; it stays in the store"
+            _log.error(told, one.row.identity, one.row.decision_id, exc_info=error)
+        self.on_put_aside([one.row.key for one, _ in failed])
+
     def _arrived(self, rows: Iterable[StreamedOutcome]) -> list[Arrived]:
         """What can be read of outcomes, and is not too old."""
         oldest, arrived = self._now() - self.options.max_age_s, []
@@ -329,10 +341,9 @@ class OutcomeFollower:
         due = [one for one in self._waiting if one.due <= now]
         joined: set[str] = set()
         for start in range(0, len(due), _LOT):  # while the store is away all of them must go on waiting
-            lot = due[start : start + _LOT]
-            found = self._joiner.look_up(one.row.decision_id for one in lot)
-            self._learn(self._joiner.join(lot, found))
-            joined.update(found)
+            aside = self._late.work(due[start : start + _LOT], lambda part: joined.update(self._join(part)))
+            self._put_aside(aside)
+            joined.update(one.row.decision_id for one, _ in aside)
             if breath_s:
                 time.sleep(breath_s)
         for one in due:
@@ -343,6 +354,17 @@ class OutcomeFollower:
         )
         self._retry_at = min((one.due for one in self._waiting), default=math.inf)
 
+    def _join(self, arrived: Sequence[Arrived]) -> Collection[str]:
+        """Learn from outcomes whose decisions can be read; returns the ids of these."""
+        found = self._joiner.look_up(one.row.decision_id for one in arrived)
+        joined = self._joiner.join(arrived, found)
+        try:
+            self._learn(joined)
+        except BaseException:
+            self._joiner.forget(joined)
+            raise
+        return found
+
     def _learn(self, joined: Sequence[Joined]) -> None:
         """Hand outcomes on to all who learn, and tell the listeners of those that are no corrections."""
         with self._knowing:
@@ -352,19 +374,14 @@ class OutcomeFollower:
         for listener in self.listeners if events else ():
             listener.on_outcomes(events)
 
-    def _look_at_overrides(self) -> None:
-        self._learners.providers.override(read_overrides(self._store))
-
     def _publish_if_changed(self) -> None:
         """Put into the snapshot what can be had now, if that is something else."""
-        available = self._base.available & self._learners.providers.available(self._base.refs)
-        served = self._live().table.available
-        if available.shape != served.shape or (available != served).any():
+        served = self._live()
+        if not np.array_equal(self._available(served).available, served.table.available):
             self.publish_availability()
 
     def _available(self, snapshot: EngineSnapshot) -> ModelTable:
-        available = self._base.available & self._learners.providers.available(self._base.refs)
-        return replace(snapshot.table, available=available)
+        return replace(snapshot.table, available=self._learners.providers.table(self._base).available)
 
     def _reliability(self, snapshot: EngineSnapshot) -> Mapping[str, float]:
         now = self._clock()
@@ -377,23 +394,6 @@ class OutcomeFollower:
 
 async def _woken(event: asyncio.Event, at_most_s: float) -> None:
     """Wait for an event, but not longer than so many seconds."""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(at_most_s):
             await event.wait()
-    except TimeoutError:
-        return
-
-
-def read_overrides(store: Store) -> dict[str, Override]:
-    """What operators set, by provider.
-
-    Raises:
-        StoreUnavailableError: The store does not answer.
-    """
-    found: dict[str, Override] = {}
-    for name, document in store.documents(OVERRIDES).items():
-        try:
-            found[name] = OverrideRequest.model_validate_json(document.value).state
-        except ValidationError as error:  # of another release: automatic, and no reason to stop learning
-            _log.warning("the override of %s cannot be read: %s", name, error)
-    return found

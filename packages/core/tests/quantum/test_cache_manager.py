@@ -143,6 +143,10 @@ def test_who_sets_the_lives_of_entries_is_told_how_much_is_learned(here: Process
     for score in (1.0, 0.0, None):  # the last tells of availability alone
         here.report(first["decision_id"], DEAR, score)
     assert sum(told) == 2
+    events = [OutcomeEvent(number, DEAR, 1.0, None, "x", received_at=float(number)) for number in range(10)]
+    here.manager.began_at = 7.0
+    here.manager.on_outcomes(events)  # most are of the time before this process, and were read all at once
+    assert sum(told) == 2 + 3
 
 
 def test_a_failed_hit_takes_along_the_entry_that_it_repeats(here: Process) -> None:

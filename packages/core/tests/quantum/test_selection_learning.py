@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from builders import CHEAP, DEAR, MIDDLE, chosen, engine, table
 
 from monkey_coder.errors import StoreUnavailableError
 from monkey_coder.models import TASK_TYPES, FeedbackRequest
+from monkey_coder.ports import OutcomeEvent
 from monkey_coder.quantum.circuit_breaker import BreakerOptions
 from monkey_coder.quantum.outcome_record import Reporter, outcome_row
+from monkey_coder.quantum.provider_overrides import OVERRIDES
 from monkey_coder.quantum.quantum_routing_manager import QuantumRoutingManager
-from monkey_coder.quantum.selection_learning import OVERRIDES, FollowerOptions
+from monkey_coder.quantum.selection_learning import FollowerOptions
 from monkey_coder.storage.port import OutcomeRow
 from monkey_coder.storage.sqlite_store import SqliteStore
 
@@ -251,6 +253,48 @@ async def test_a_watch_that_hangs_keeps_nobody_from_learning(process: Process) -
         following.cancel()
         with pytest.raises(asyncio.CancelledError):
             await following
+
+
+class Indigestible:
+    """A listener that breaks at outcomes of one decision, as a fault of ours would."""
+
+    def __init__(self, decision_id: str) -> None:
+        self.bad, self.heard = decision_id, []
+
+    def on_outcomes(self, events: Sequence[OutcomeEvent]) -> None:
+        if any(event.origin == self.bad for event in events):
+            raise ZeroDivisionError(self.bad)
+        self.heard += [event.origin for event in events]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_outcome_that_learning_breaks_at_is_put_aside_by_name_and_all_others_count_once(
+    process: Process, caplog: pytest.LogCaptureFixture, late: bool
+) -> None:
+    answers = [process.decide(f"Task {number}", logged=not late) for number in range(40)]
+    ids = [answer["decision_id"] for answer in answers]
+    listener, aside = Indigestible(ids[7]), []
+    process.follower.listeners, process.follower.on_put_aside = (listener,), aside.extend
+    for answer in answers:
+        process.report(answer, success=False, model=DEAR.ref)
+    if late:
+        assert process.learn() == 40
+        process.write()
+    errors = 0
+    for _ in range(20):
+        try:
+            process.learn(after_s=0.3)
+        except ZeroDivisionError:
+            errors += 1
+    assert 0 < errors < 10  # it might have passed
+    assert sorted(listener.heard) == sorted({*ids} - {ids[7]})
+    assert len(aside) == 1
+    assert f"decision {ids[7]} is put aside" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+    assert process.follower.waiting == 0
+    process.report(process.decide("The next"), success=False, model=DEAR.ref)
+    assert process.learn() == 1
+    assert process.chance(DEAR.ref) < 0.5
 
 
 class Moody(SqliteStore):
