@@ -114,3 +114,20 @@ def test_one_key_moves_a_profile_by_no_more_than_its_share_and_others_not_at_all
             assert after[ref] == pytest.approx(before[ref], abs=ROUNDING)
     report(honest, true, success=True)  # who told the truth may still say so, and nothing is lost
     assert chances(honest, refs)[target] >= (1.0 - SHARE) * before[target] - ROUNDING
+
+
+def test_the_first_word_of_a_second_key_moves_no_other_model(clients: tuple[httpx.Client, ...]) -> None:
+    honest, _, poisoning = clients
+    refs = tuple(model["ref"] for model in honest.get("/v1/quantum/models").json()["models"])
+    target, good, bad, *_ = refs
+    report(honest, decisions_for(honest, target, 30), success=True)
+    report(honest, decisions_for(honest, good, 30), success=True)
+    report(honest, decisions_for(honest, bad, 30), success=False)
+    learned(honest, 90)
+    before = chances(honest, refs)
+    report(poisoning, decisions_for(poisoning, target, 200), success=False)
+    learned(honest, 290)
+    after = chances(honest, refs)
+    assert (1.0 - SHARE) * before[target] - ROUNDING <= after[target] < before[target]
+    for ref in refs[1:]:
+        assert after[ref] == pytest.approx(before[ref], abs=ROUNDING)

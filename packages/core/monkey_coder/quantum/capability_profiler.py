@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.models import TASK_TYPES, TaskType
 from monkey_coder.quantum.interval import wilson
+from monkey_coder.quantum.key_shares import share_factors, speaking
 
 Float64 = NDArray[np.float64]
 
@@ -130,6 +131,7 @@ class _Cell:
     step: int = 0  # of the task type, up to which the two above have faded
     count: int = 0
     failures: float = 0.0  # in a row
+    alone: float = 0.0  # of the weight, what was told before there was another reporter
     tokens_weight: float = 0.0
     tokens_total: float = 0.0  # of the logarithm
 
@@ -141,6 +143,7 @@ class _Latency:
     weight: float = 0.0
     total: float = 0.0
     count: int = 0
+    alone: float = 0.0
 
 
 @dataclass(slots=True)
@@ -173,6 +176,7 @@ class _Learned:
     step: int
     count: int
     latency_count: int
+    alone: float  # 1 where there was no other reporter, else 0
 
 
 @dataclass
@@ -199,6 +203,7 @@ class Profiles:
         tally = self._tallies.get(seen.reporter)
         if tally is None:
             tally = self._tallies[seen.reporter] = _Tally()
+        alone = float(len(self._tallies) == 1)
         task, fade = _TASK_ROW[seen.task], self.options.own_fade
         cell, success, spell = tally.cell(task, seen.model), seen.success, None
         latency, tokens, latency_count = 0.0, None, 0
@@ -207,6 +212,7 @@ class Profiles:
             self._fade(cell, tally.steps[task])
             cell.weight = fade * cell.weight + 1.0
             cell.total = fade * cell.total + success
+            cell.alone = fade * cell.alone + alone
             cell.count += 1
             cell.failures = cell.failures + 1.0 if success < _FAILED_BELOW else 0.0
         if seen.latency_s is not None:
@@ -216,13 +222,24 @@ class Profiles:
             latency = _usual(math.log(max(seen.latency_s, _TINIEST_S)), spell.weight, spell.total)
             spell.weight = fade * spell.weight + 1.0
             spell.total = fade * spell.total + latency
+            spell.alone = fade * spell.alone + alone
             latency_count = spell.count = spell.count + 1
         if seen.output_tokens is not None:
             tokens = _usual(math.log(max(seen.output_tokens, 1.0)), cell.tokens_weight, cell.tokens_total)
             cell.tokens_weight += 1.0
             cell.tokens_total += tokens
         self._learned[identity] = _Learned(
-            seen.reporter, task, cell, spell, success, latency, tokens, tally.steps[task], cell.count, latency_count
+            seen.reporter,
+            task,
+            cell,
+            spell,
+            success,
+            latency,
+            tokens,
+            tally.steps[task],
+            cell.count,
+            latency_count,
+            alone,
         )
         if len(self._learned) > self.options.remembered:
             self._learned.popitem(last=False)
@@ -238,11 +255,13 @@ class Profiles:
             self._fade(cell, now)
             left = options.silent_fade ** (now - old.step) * options.own_fade ** (cell.count - old.count)
             cell.weight, cell.total = _without(cell.weight, cell.total, left, old.success)
+            cell.alone = min(cell.weight, max(0.0, cell.alone - left * old.alone))
             if old.success < _FAILED_BELOW:
                 cell.failures = max(0.0, cell.failures - 1.0)
         if spell is not None:
             left = options.own_fade ** (spell.count - old.latency_count)
             spell.weight, spell.total = _without(spell.weight, spell.total, left, old.latency)
+            spell.alone = min(spell.weight, max(0.0, spell.alone - left * old.alone))
         if old.tokens is not None:
             cell.tokens_weight, cell.tokens_total = _without(cell.tokens_weight, cell.tokens_total, 1.0, old.tokens)
 
@@ -251,6 +270,7 @@ class Profiles:
         factor = self.options.silent_fade ** (step - cell.step)
         cell.weight *= factor
         cell.total *= factor
+        cell.alone *= factor
         cell.step = step
 
     def table(self, base: ModelTable) -> ModelTable:
@@ -296,12 +316,13 @@ class Profiles:
 
     def _chances(self, base: ModelTable) -> tuple[Float64, Float64]:
         """(T, M) P(success), and (T, M) the outcomes it is worth."""
-        weight, total = self._gathered(base, "success")
+        weight, total, alone = self._gathered(base, "success")
         prior = base.success.astype(np.float64)
         worth = np.minimum(base.evidence, self.options.prior_cap) / self._doubt(base, weight)
-        capped = self._shares(weight, worth)
+        capped = share_factors(weight, alone, worth, self.options.share)
         seen, good = (weight * capped).sum(axis=0), (total * capped).sum(axis=0)
-        pooled = np.clip(prior + self._pooled(weight, (total - weight * prior) * capped, weight * capped), 0.0, 1.0)
+        speaks = speaking(weight, alone, self.options.share)
+        pooled = np.clip(prior + self._pooled(speaks, (total - weight * prior) * capped, weight * capped), 0.0, 1.0)
         # What nobody contradicted keeps all that the catalog says it is worth.
         evidence = np.where(seen > 0, worth + seen, base.evidence)
         return np.clip((worth * pooled + good) / np.maximum(worth + seen, 1e-9), 0.0, 1.0), evidence
@@ -312,57 +333,40 @@ class Profiles:
         runs = np.where(np.isfinite(runs), runs, 0.0)
         return np.clip(runs / self.options.doubt_after, 1.0, self.options.doubt)
 
-    def _pooled(self, weight: Float64, shortfall: Float64, seen: Float64) -> Float64:
+    def _pooled(self, speaks: Float64, shortfall: Float64, seen: Float64) -> Float64:
         """(T, M) by how much the other task types move a prior.
 
-        Whoever has most evidence in a task type has no say in this as well, once there are two reporters: the two
-        ways of moving a number together would exceed its share.
-
         Args:
-            weight: (R, T, M) evidence of each reporter.
+            speaks: (R, T, M) how much say in this each reporter has.
             shortfall: (R, T, M) how far it was above the prior.
             seen: (R, T, M) evidence after the cap.
         """
-        others = shortfall.sum(axis=1, keepdims=True) - shortfall
-        behind = seen.sum(axis=1, keepdims=True) - seen
-        if len(weight) > 1 and self.options.share < 1.0:
-            speaks = np.ones_like(weight)
-            np.put_along_axis(speaks, weight.argmax(axis=0)[None], weight.max(axis=0)[None] == 0.0, axis=0)
-            others, behind = others * speaks, behind * speaks
+        others = (shortfall.sum(axis=1, keepdims=True) - shortfall) * speaks
+        behind = (seen.sum(axis=1, keepdims=True) - seen) * speaks
         return np.asarray(self.options.pool * others.sum(axis=0) / (behind.sum(axis=0) + self.options.pool_evidence))
 
     def _mean(self, base: ModelTable, name: str, prior: Float64, worth: float) -> tuple[Float64, Float64]:
-        weight, total = self._gathered(base, name)
-        capped = self._shares(weight, np.full(weight.shape[1:], worth))
+        weight, total, alone = self._gathered(base, name)
+        capped = share_factors(weight, alone, np.full(weight.shape[1:], worth), self.options.share)
         seen = (weight * capped).sum(axis=0)
         mean = (worth * prior + (total * capped).sum(axis=0)) / np.maximum(worth + seen, 1e-9)
         return mean, seen
 
-    def _shares(self, weight: Float64, prior: Float64) -> Float64:
-        """Factors (R, ...) that keep every reporter within its share; only the one with most evidence can exceed it."""
-        factors = np.ones_like(weight)
-        if len(weight) > 1 and self.options.share < 1.0:
-            most = weight.max(axis=0)
-            room = self.options.share / (1.0 - self.options.share) * (prior + weight.sum(axis=0) - most)
-            factor = np.where((most > room) & (room > 0.0), room / np.maximum(most, 1e-12), 1.0)
-            factors = np.where(weight == most, factor, 1.0)
-        return factors
-
-    def _gathered(self, base: ModelTable, name: str) -> tuple[Float64, Float64]:
-        """(R, ..., M) weights and sums of all reporters, in the columns of `base`; failures have no sums."""
+    def _gathered(self, base: ModelTable, name: str) -> Float64:
+        """(3, R, ..., M) weights and sums of all reporters in columns of `base`, and weights from before others."""
         shape = (len(base),) if name == "latency" else (len(TASK_TYPES), len(base))
-        gathered = np.zeros((2, max(1, len(self._tallies)), *shape))
+        gathered = np.zeros((3, max(1, len(self._tallies)), *shape))
         for row, tally in enumerate(self._tallies.values()):
             if name == "latency":
                 for ref, spell in tally.latencies.items():
                     if ref in base.index:
-                        gathered[:, row, base.index[ref]] = spell.weight, spell.total
+                        gathered[:, row, base.index[ref]] = spell.weight, spell.total, spell.alone
             else:
                 self._gather(tally, base, name, gathered[:, row])
-        return gathered[0], gathered[1]
+        return gathered
 
     def _gather(self, tally: _Tally, base: ModelTable, name: str, into: Float64) -> None:
-        """Write what one reporter told into (2, T, M)."""
+        """Write what one reporter told into (3, T, M)."""
         found = [(task, base.index[ref], cell) for (task, ref), cell in tally.cells.items() if ref in base.index]
         if not found:
             return
@@ -371,11 +375,11 @@ class Profiles:
             case "success":
                 for task, cell in zip(tasks, cells, strict=True):
                     self._fade(cell, tally.steps[task])
-                values = [(cell.weight, cell.total) for cell in cells]
+                values = [(cell.weight, cell.total, cell.alone) for cell in cells]
             case "tokens":
-                values = [(cell.tokens_weight, cell.tokens_total) for cell in cells]
+                values = [(cell.tokens_weight, cell.tokens_total, 0.0) for cell in cells]
             case _:
-                values = [(cell.failures, 0.0) for cell in cells]
+                values = [(cell.failures, 0.0, 0.0) for cell in cells]
         into[:, tasks, columns] = np.array(values).T
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -270,14 +271,11 @@ class OnlineModel:
         if not self._known:
             return None
         self._solve()
-        options = self.options
         known = [self._known.get(ref) for ref in base.refs]
         for each in self._known.values():
             each.fade_to(self._step)
         weights = np.stack([self._shared + (each.weights if each else 0.0) for each in known], axis=2)
         seen = np.array([each.seen if each else 0.0 for each in known])
-        prior = np.clip(base.evidence.mean(axis=0), 1.0, options.prior_cap) - 1.0
-        bonus = np.sqrt(options.optimism_worth / (seen + prior + options.optimism_worth))
         return LiveEstimate(
             contexts=self.contexts,
             refs=base.refs,
@@ -287,9 +285,17 @@ class OnlineModel:
             level=np.array([each.level if each else 0.0 for each in known], np.float32),
             cost_factor=np.array([each.calibration if each else 1.0 for each in known], np.float32),
             seen=seen.astype(np.float32),
-            optimism=(options.optimism * (bonus - bonus.min())).astype(np.float32),
+            optimism=optimism(seen, base, self.options),
             setback_logits=self._setback.logits,
         )
+
+    def frozen(self) -> OnlineModel:
+        """A copy that learns nothing of what this one learns from here on, corrections of earlier outcomes included."""
+        return deepcopy(self, {id(self._taken): OrderedDict(), id(self.contexts): self.contexts})
+
+    def fade(self, outcomes: int) -> None:
+        """Let what is recent fade as by so many outcomes of models that it does not know."""
+        self._step += outcomes
 
     def _of(self, lesson: Lesson) -> Evidence:
         known = self._known.get(lesson.ref)
@@ -353,6 +359,19 @@ class OnlineModel:
             prior[-1] = known.worth + 1.0
             own = np.linalg.solve(np.diag(prior) + known.gram, known.moment - known.gram @ self._shared)
             known.weights = np.asarray(own, np.float64)
+
+
+def optimism(seen: Float64, base: ModelTable, options: OnlineOptions) -> FloatArray:
+    """(M,) successes that each model is given beyond its estimate when the engine may explore.
+
+    Args:
+        seen: (M,) outcomes that have not faded.
+        base: The models with the priors of the catalog.
+        options: How much that is.
+    """
+    prior = np.clip(base.evidence.mean(axis=0), 1.0, options.prior_cap) - 1.0
+    bonus = np.sqrt(options.optimism_worth / (seen + prior + options.optimism_worth))
+    return np.asarray(options.optimism * (bonus - bonus.min()), np.float32)
 
 
 def _log_ratio(paid: float, foreseen: float) -> float:

@@ -1,10 +1,10 @@
 """What the outcomes of several reporters teach together, so that none of them is worth more than its share.
 
 Each reporter has an online model of its own. With one reporter, that model is what is known. With several, what is
-expected of a model is a mean of the catalog's prior and of what each reporter's outcomes say, weighted by how many
-outcomes of that model are behind each; the most that one may weigh is its share. So a reporter moves a model by no more
-than that, and one on which it has reported nothing, not at all. The price: how requests differ for all models is
-learned by each reporter alone, and a model that nobody has reported on keeps its prior.
+expected of a model is a mean of what was known before there were two, and of what each reporter's outcomes say,
+weighted by how many outcomes of that model are behind each; the most that one may weigh is its share. So a reporter
+moves a model by no more than that, and one on which it has reported nothing, not at all: not even by being the second.
+The price: how requests differ for all models is learned by each reporter alone.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.catalog.table import ModelTable
-from monkey_coder.ports import SETBACK_LOGITS, FloatArray, IntArray
+from monkey_coder.ports import FloatArray, IntArray
 from monkey_coder.quantum.context_map import ContextMap
 from monkey_coder.quantum.model_evidence import COST_BOUND, OnlineOptions
-from monkey_coder.quantum.online_model import Lesson, LiveEstimate, OnlineModel
+from monkey_coder.quantum.online_model import Lesson, LiveEstimate, OnlineModel, optimism
 
 MOST_VOICES: Final = 16
 """Reporters that are listened to at once; beyond them, whoever was silent longest is forgotten."""
+
+_BEFORE: Final = ""
+"""Stands for no reporter: what was known before there were two."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +35,9 @@ class MixedEstimate:
     """What R reporters taught of M models; immutable, and safe to use from any thread.
 
     Attributes:
-        voices: R estimates, all for the same models.
+        voices: R estimates, all for the same models; the last is what was known before there were two reporters.
         prior: (T, M) P(success) of the catalog for each task type.
-        weight: (T, R, M) what each of them weighs; the prior has what is left of 1.
+        weight: (T, R, M) what each of them weighs; the prior has what is left of 1, for models that came later.
         optimism: (M,) successes that each model is given beyond its estimate when the engine may explore.
         learned: (d, 2 R M) weights of success of all reporters, then of log cost.
         level: (R, M) recent deviation of each model's success, as each reporter has it.
@@ -68,8 +71,8 @@ class MixedEstimate:
 
     @property
     def setback_logits(self) -> float:
-        """How much a failure lowers the chances of all models: a mean in which the prior has a voice."""
-        return (SETBACK_LOGITS + sum(voice.setback_logits for voice in self.voices)) / (1 + len(self.voices))
+        """How much a failure lowers the chances of all models: the median of all voices."""
+        return float(np.median([voice.setback_logits for voice in self.voices]))
 
     @property
     def refs(self) -> tuple[str, ...]:
@@ -120,6 +123,8 @@ class Voices:
         self.contexts = contexts
         self.options = options or OnlineOptions()
         self._models: OrderedDict[str, OnlineModel] = OrderedDict()
+        self._first: str | None = None
+        self._before: OnlineModel | None = None  # there were two
         self._told: dict[str, tuple[ModelTable, LiveEstimate]] = {}
 
     def learn(self, identity: str, lesson: Lesson) -> None:
@@ -133,6 +138,17 @@ class Voices:
 
     def learn_all(self, told: Sequence[tuple[str, Lesson]]) -> None:
         """Learn from outcomes in order, each with its identity; see `OnlineModel.learn_all`."""
+        if told and self._first is None:
+            self._first = told[0][1].reporter
+        alone = 0
+        if self._before is None:
+            alone = next((at for at, (_, lesson) in enumerate(told) if lesson.reporter != self._first), len(told))
+            self._learn_all(told[:alone])
+            if alone < len(told) and self._first is not None:
+                self._before = self._models[self._first].frozen()
+        self._learn_all(told[alone:])
+
+    def _learn_all(self, told: Sequence[tuple[str, Lesson]]) -> None:
         by_reporter: dict[str, list[tuple[str, Lesson]]] = {}
         for one in told:
             by_reporter.setdefault(one[1].reporter, []).append(one)
@@ -142,6 +158,9 @@ class Voices:
             self._models[name].learn_all(lessons)
             self._models.move_to_end(name)
             self._told.pop(name, None)
+            if name == self._first and self._before is not None:
+                self._before.fade(len(lessons))
+                self._told.pop(_BEFORE, None)
         while len(self._models) > MOST_VOICES:
             forgotten, _ = self._models.popitem(last=False)
             self._told.pop(forgotten, None)
@@ -152,17 +171,25 @@ class Voices:
         Args:
             base: The models with the priors of the catalog.
         """
-        voices = tuple(told for name in sorted(self._models) if (told := self._estimate_of(name, base)) is not None)
+        names = sorted(self._models)
+        voices = tuple(
+            told for name in names if (told := self._estimate_of(name, self._models[name], base)) is not None
+        )
         if len(voices) < 2 or self.options.share >= 1.0:
             return voices[0] if voices else None
         seen = np.stack([voice.seen for voice in voices]).astype(np.float64)
-        return MixedEstimate.mix(voices, base.success, self._weights(seen, base), self._optimism(seen.sum(axis=0)))
+        weight, bonus = self._weights(seen, base), optimism(seen.sum(axis=0), base, self.options)
+        before = None if self._before is None else self._estimate_of(_BEFORE, self._before, base)
+        if before is not None:
+            left = 1.0 - weight.sum(axis=1, keepdims=True)
+            voices, weight = (*voices, before), np.concatenate([weight, left], axis=1)
+        return MixedEstimate.mix(voices, base.success, weight, bonus)
 
-    def _estimate_of(self, name: str, base: ModelTable) -> LiveEstimate | None:
+    def _estimate_of(self, name: str, model: OnlineModel, base: ModelTable) -> LiveEstimate | None:
         told = self._told.get(name)
         if told is not None and told[0] is base:
             return told[1]
-        estimate = self._models[name].estimate(base)
+        estimate = model.estimate(base)
         if estimate is not None:
             self._told[name] = (base, estimate)
         return estimate
@@ -174,7 +201,3 @@ class Voices:
         room = self.options.share / (1.0 - self.options.share) * (worth + seen.sum(axis=0) - most)
         counted = np.where((seen == most)[:, None], np.minimum(most, room), seen[:, None])
         return np.asarray(counted / (worth + counted.sum(axis=0)), np.float32).swapaxes(0, 1).copy()
-
-    def _optimism(self, seen: NDArray[np.float64]) -> FloatArray:
-        bonus = np.sqrt(self.options.optimism_worth / (seen + self.options.optimism_worth))
-        return np.asarray(self.options.optimism * (bonus - bonus.min()), np.float32)

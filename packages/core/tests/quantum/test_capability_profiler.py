@@ -205,6 +205,45 @@ def test_without_another_reporter_there_is_no_cap() -> None:
     assert chance(uncapped, DEAR.ref) < 0.2
 
 
+@given(
+    honest=st.lists(
+        st.tuples(st.sampled_from(BASE.refs), st.sampled_from(["debugging", "security"]), st.booleans()),
+        min_size=1,
+        max_size=80,
+    ),
+    lies=st.integers(1, 300),
+    spread=st.booleans(),
+)
+def test_being_the_second_reporter_moves_no_other_model(
+    honest: list[tuple[str, str, bool]], lies: int, spread: bool
+) -> None:
+    profiles = Profiles()
+    for number, (ref, task, good) in enumerate(honest):
+        seen = Observation(ref, task, float(good), latency_s=3.0, output_tokens=500, reporter="honest")
+        profiles.learn(f"honest {number}", seen)
+    before = profiles.table(BASE)
+    for number in range(lies):
+        task = TASK_TYPES[number % len(TASK_TYPES)] if spread else "debugging"
+        profiles.learn(f"lie {number}", Observation(DEAR.ref, task, 0.0, latency_s=90.0, reporter="liar"))
+    after = profiles.table(BASE)
+    np.testing.assert_allclose(after.success[:, :2], before.success[:, :2], atol=1e-6)
+    np.testing.assert_allclose(after.latency_s[:2], before.latency_s[:2], rtol=1e-6)
+    assert (after.success[:, 2] >= 0.5 * before.success[:, 2] - 1e-6).all()
+
+
+def test_what_was_said_before_there_was_another_reporter_can_be_taken_back() -> None:
+    profiles = Profiles()
+    for number in range(100):
+        profiles.learn(str(number), Observation(DEAR.ref, "debugging", 0.0, latency_s=9.0, reporter="first"))
+    told(profiles, CHEAP.ref, 1.0, reporter="second")
+    assert chance(profiles, DEAR.ref) < 0.2
+    for number in range(100):
+        profiles.unlearn(str(number))
+    assert chance(profiles, DEAR.ref) == pytest.approx(DEAR.success, abs=1e-6)
+    told(profiles, DEAR.ref, 0.0, 300, reporter="first")  # by now there are two
+    assert chance(profiles, DEAR.ref) == pytest.approx(DEAR.success / 2.0, abs=0.01)
+
+
 def test_a_reporter_cannot_make_what_others_said_be_forgotten() -> None:
     profiles = Profiles()
     told(profiles, DEAR.ref, 0.0, 50, reporter="honest")

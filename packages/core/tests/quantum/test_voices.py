@@ -76,6 +76,49 @@ def test_who_only_lies_about_a_model_moves_it_by_no_more_than_its_share_and_othe
     assert np.array_equal(after[:, 1:], before[:, 1:])
 
 
+@given(
+    honest=st.lists(st.tuples(st.integers(0, 2), st.floats(0.0, 1.0), st.integers(0, 5)), min_size=1, max_size=60),
+    lies=st.integers(1, 200),
+    at_once=st.booleans(),
+)
+def test_being_the_second_reporter_moves_no_other_model(
+    honest: list[tuple[int, float, int]], lies: int, at_once: bool
+) -> None:
+    true = [lesson(model, score, "honest", where, cost_usd=0.03, expected_usd=0.01) for model, score, where in honest]
+    voices = taught(*true)
+    (before, cost), setback = expect(voices), voices.estimate(TABLE)
+    lie = [lesson(0, 0.0, "liar", 1)] * lies
+    if at_once:
+        voices = Voices(CONTEXTS)
+        voices.learn_all([(str(n), each) for n, each in enumerate([*true, *lie])])
+    else:
+        for number, each in enumerate(lie):
+            voices.learn(f"lie {number}", each)
+    after, cost_after = expect(voices)
+    assert (after[:, 0] >= 0.5 * before[:, 0] - 1e-6).all()
+    assert after[:, 1:] == pytest.approx(before[:, 1:], abs=1e-6)
+    assert cost_after[:, 1:] == pytest.approx(cost[:, 1:], rel=1e-5)
+    mixed = voices.estimate(TABLE)
+    assert setback is not None
+    assert mixed is not None
+    assert mixed.setback_logits == setback.setback_logits
+
+
+def test_who_was_first_is_held_to_its_share_from_the_second_on() -> None:
+    alone = [lesson(0, 1.0, "first")] * 20
+    before, _ = expect(taught(*alone, lesson(1, 1.0, "second")))
+    after, _ = expect(taught(*alone, lesson(1, 1.0, "second"), *[lesson(0, 0.0, "first")] * 300))
+    assert (0.45 * before[:, 0] < after[:, 0]).all()
+    assert (after[0, 0] < 0.6 * before[0, 0]).all()
+
+
+def test_a_model_that_was_broken_while_one_reported_is_not_held_down_for_good() -> None:
+    broken = [*[lesson(0, 1.0, "first")] * 50, *[lesson(0, 0.0, "first")] * 30, lesson(1, 1.0, "second")]
+    recovered = [lesson(0, 1.0, f"key {n % 3}") for n in range(300)]
+    assert expect(taught(*broken))[0][0, 0] < 0.6
+    assert expect(taught(*broken, *recovered))[0][0, 0] > 0.8
+
+
 def test_without_a_cap_or_with_agreement_nobody_is_held_back() -> None:
     agreed = [lesson(0, 0.0, f"key {n % 2}") for n in range(200)]
     assert expect(taught(*agreed))[0][0, 0] < 0.1
@@ -96,8 +139,9 @@ def test_costs_are_mixed_by_the_same_weights() -> None:
     def paid(reporter: str) -> list[Lesson]:
         return [lesson(0, 1.0, reporter, cost_usd=0.08, expected_usd=0.01)] * 100
 
-    _, usd = expect(taught(*paid("a"), *paid("b")))
-    _, half = expect(taught(*paid("a"), lesson(1, 1.0, "b")))
+    two = [lesson(0, 1.0, "a"), lesson(0, 1.0, "b")]
+    _, usd = expect(taught(*two, *paid("a"), *paid("b")))
+    _, half = expect(taught(*two, *paid("a")))
     assert usd[0, 0] > 0.04
     assert 0.01 < half[0, 0] < usd[0, 0]
     assert usd[:, 1:] == pytest.approx(COST[:, 1:], rel=1e-5)
@@ -121,6 +165,6 @@ def test_who_was_silent_longest_is_forgotten_beyond_the_most() -> None:
     crowd = [lesson(0, 0.0, f"key {n}") for n in range(MOST_VOICES + 1)]
     estimate = taught(*crowd).estimate(TABLE)
     assert isinstance(estimate, MixedEstimate)
-    assert len(estimate.voices) == MOST_VOICES
-    assert estimate.weight.shape == (len(TASK_TYPES), MOST_VOICES, len(TABLE))
-    assert (estimate.weight.sum(axis=1) < 1.0).all()
+    assert len(estimate.voices) == MOST_VOICES + 1  # with what the first one said while it was alone
+    assert estimate.weight.shape == (len(TASK_TYPES), MOST_VOICES + 1, len(TABLE))
+    assert estimate.weight.sum(axis=1) == pytest.approx(1.0)
