@@ -3,8 +3,9 @@
 Usage: measure_poisoning.py [--honest 3] [--share 0.5] [--seed 0]
 
 Honest keys report outcomes of all models, drawn with each model's true chance, which is far from what the catalog says;
-then one more key reports nothing but failures of the first model, in all task types. Printed is the first model's mean P(success) over task types before
-and after, how far of the way to 0 it was moved, and the largest change of any other model.
+then one more key reports nothing but failures of the first model, in all task types. Printed is the first model's mean
+P(success) over task types before and after, how far of the way to 0 it was moved, and the largest change of any other
+model.
 """
 
 from __future__ import annotations
