@@ -22,11 +22,17 @@ PATIENCE_S = 60.0
 
 @dataclass
 class Held:
-    """An application whose engine is held until `release` is set."""
+    """An application whose engine is held until `release` is set.
+
+    Attributes:
+        begun: Prompts that were taken to work, held or not.
+        decided: Those that were let go.
+    """
 
     front: Any
     engine: Engine
     release: threading.Event
+    begun: list[str]
     decided: list[str]
 
     def outcome(self, name: str) -> float | None:
@@ -37,16 +43,19 @@ class Held:
 async def holding(state_dir: Path, **settings: Any) -> AsyncIterator[Held]:
     """Open an application whose engine decides one request at a time, each when it is released."""
     release = threading.Event()
+    begun: list[str] = []
     decided: list[str] = []
-    chosen = Settings(state_dir=state_dir, max_batch=1, **settings)
+    chosen = Settings(state_dir=state_dir, max_batch=1, **{"max_wait_s": PATIENCE_S, **settings})
 
     @asynccontextmanager
     async def held(_: Settings) -> AsyncIterator[Engine]:
         async with open_engine(chosen) as engine:
 
             def decide(batch: Sequence[Asked]) -> Sequence[Any]:
+                prompts = [asked.request.request.prompt for asked in batch]
+                begun.extend(prompts)
                 release.wait(PATIENCE_S)
-                decided.extend(asked.request.request.prompt for asked in batch)
+                decided.extend(prompts)
                 return engine.caching.cache.decide(batch)
 
             with ThreadPoolExecutor(1) as executor:
@@ -64,4 +73,4 @@ async def holding(state_dir: Path, **settings: Any) -> AsyncIterator[Held]:
 
     front: Any = create_app(chosen, held)
     async with front.app.router.lifespan_context(front.app):
-        yield Held(front, front.app.state.engine, release, decided)
+        yield Held(front, front.app.state.engine, release, begun, decided)

@@ -75,10 +75,13 @@ def eventually(holds: Callable[[], object], what: str | Callable[[], str] = "wai
 
 
 def environment(state_dir: Path, settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without settings of whoever runs the tests; no learner, which few of them need."""
+    """The environment without settings of whoever runs the tests.
+
+    There is no learner, which few of them need, and requests may wait for as long as a loaded machine makes them.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MONKEY_CODER_")}
-    ours = {"MONKEY_CODER_STATE_DIR": str(state_dir), "MONKEY_CODER_LEARN": "false", "COLUMNS": "120"}
-    return kept | ours | dict(settings or {})
+    ours = {"STATE_DIR": str(state_dir), "LEARN": "false", "MAX_WAIT_S": str(PATIENCE_S)}
+    return kept | {f"MONKEY_CODER_{k}": v for k, v in ours.items()} | {"COLUMNS": "120"} | dict(settings or {})
 
 
 def command(

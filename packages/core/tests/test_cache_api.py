@@ -12,9 +12,9 @@ import patient
 import pytest
 from contract import ROUTE, ask, ref_of
 from redis_process import running_redis
-from servers import Server, serving
+from servers import PATIENCE_S, Server, serving
 
-SOON_S = 60.0
+SOON_S = PATIENCE_S
 ALONE = {"MONKEY_CODER_LEARN": "false"}
 """No learner beside the server: none of this needs one."""
 

@@ -108,21 +108,18 @@ def test_the_table_has_one_column_per_model(default: Catalog) -> None:
     assert (table.evidence == 10).all()
 
 
-def test_loading_is_quick_and_touches_no_network(tmp_path: Path) -> None:
+def test_loading_touches_no_network_and_nothing_heavy(tmp_path: Path) -> None:
     program = """
-import socket, sys, time
+import socket, sys
 def refuse(*args, **kwargs): raise AssertionError("the network was used")
 socket.socket.connect = refuse
 socket.getaddrinfo = refuse
-import numpy, pydantic
-start = time.process_time()
 from monkey_coder.catalog.catalog import load_catalog
-load_catalog()
-print(time.process_time() - start)
-assert "torch" not in sys.modules
+print(len(load_catalog()) > 0)
+print(*sorted({"torch", "scipy", "wordllama", "fastapi"} & set(sys.modules)))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert float(run.stdout) < 2.0  # 0.2 s on a quiet machine; the bound only catches a change of kind
+    assert run.stdout.split() == ["True"]
 
 
 def test_the_default_file_is_read_from_the_package_wherever_one_works(

@@ -25,7 +25,8 @@ PROMPT = "Fix the race in our LRU cache"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("client")) as running:
+    settings = {"MONKEY_CODER_EXPLORE": "false"}  # which may try again what did not answer
+    with serving(tmp_path_factory.mktemp("client"), settings=settings) as running:
         yield running
 
 

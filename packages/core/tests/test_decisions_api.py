@@ -191,12 +191,12 @@ def test_a_store_that_cannot_be_opened_costs_no_decision(tmp_path: Path) -> None
 def test_a_store_that_fails_while_running_costs_no_decision_and_is_told_of(tmp_path: Path) -> None:
     with serving(tmp_path) as server, httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client:
         assert ask(client)["degraded"] == []
-        with closing(sqlite3.connect(server.state_dir / "store.sqlite3")) as saboteur:
+        with closing(sqlite3.connect(server.state_dir / "store.sqlite3", timeout=PATIENCE_S)) as saboteur:
             saboteur.execute("ALTER TABLE decisions RENAME TO gone")
         ask(client)
         say_so_soon(client)
         assert statistics.median(seconds(client) for _ in range(30)) < 1.0  # nobody waits for the store
-        with closing(sqlite3.connect(server.state_dir / "store.sqlite3")) as repairer:
+        with closing(sqlite3.connect(server.state_dir / "store.sqlite3", timeout=PATIENCE_S)) as repairer:
             repairer.execute("ALTER TABLE gone RENAME TO decisions")
         answer = ask(client)
         shown(client, answer["decision_id"])  # what waited is written, and what comes is, too

@@ -67,6 +67,10 @@ class Place:
         self.wires.append(Wire(*await asyncio.open_connection("127.0.0.1", self.port)))
         return self.wires[-1]
 
+    async def at_work(self, prompt: str) -> None:
+        """Until a request has left the queue for the engine, which is held."""
+        await eventually(lambda: prompt in self.held.begun)
+
     async def waiting(self, count: int) -> None:
         """Until so many requests wait behind the one at work."""
         await eventually(lambda: len(self.held.engine.batcher) == count)
@@ -240,8 +244,7 @@ async def test_both_ways_decide(free: Place) -> None:
 async def test_who_hangs_up_is_withdrawn_in_the_moment_and_counted(busy: Place) -> None:
     first, leaves, last = [await busy.wire() for _ in range(3)]
     first.ask("first")
-    await busy.waiting(0)
-    await asyncio.sleep(0.02)
+    await busy.at_work("first")
     leaves.ask("leaves")
     await busy.waiting(1)
     last.ask("last")
@@ -305,6 +308,7 @@ async def test_who_hangs_up_with_more_in_the_pipe_leaves_nothing_behind(busy: Pl
     wire, stays = await busy.wire(), await busy.wire()
     for number in range(3):
         wire.ask(f"{number}", target=ROUTE if number else LONG_WAY)
+    await busy.at_work("0")
     stays.ask("stays")
     await busy.waiting(1)
     wire.writer.close()
@@ -338,7 +342,7 @@ async def test_a_full_queue_refuses_before_the_body_is_there(tmp_path: Path) -> 
     async with place(tmp_path, max_queue=1) as busy:
         wires = [await busy.wire() for _ in range(3)]
         wires[0].ask("at work")
-        await asyncio.sleep(0.05)
+        await busy.at_work("at work")
         wires[1].ask("waits")
         await busy.waiting(1)
         wires[2].writer.write(f"POST {ROUTE} HTTP/1.1\r\nhost: r\r\ncontent-length: 52\r\n\r\n".encode())
@@ -363,8 +367,7 @@ async def test_a_full_queue_keeps_nobody_from_what_the_cache_knows(tmp_path: Pat
             assert (await wires[2].answer()).body["cache"] == ("local" if count else "miss")
         busy.held.release.clear()
         wires[0].ask("at work")
-        await asyncio.sleep(0.05)
-        await busy.waiting(0)
+        await busy.at_work("at work")
         wires[1].ask("waits")
         await busy.waiting(1)
         wires[2].ask(known)
@@ -377,7 +380,8 @@ async def test_a_full_queue_keeps_nobody_from_what_the_cache_knows(tmp_path: Pat
 async def test_a_server_that_stops_answers_what_it_has_begun_and_closes(busy: Place) -> None:
     asks, idle = await busy.wire(), await busy.wire()
     asks.ask("x")
-    await asyncio.sleep(0.05)
+    await busy.at_work("x")
+    await eventually(lambda: len(busy.state.connections) == 2)
     for connection in list(busy.state.connections):
         connection.shutdown()
     assert await idle.ended()

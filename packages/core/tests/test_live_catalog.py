@@ -213,12 +213,12 @@ def test_a_model_comes_and_goes_in_every_process(pair: tuple[httpx.Client, httpx
     eventually(lambda: ask(first, allowed_models=[NEW]).status_code == 422)
     again = ask(first, session_id="s").raise_for_status().json()
     assert ref_of(again) != NEW
-    assert ref_of(ask(second, "/v1/route").raise_for_status().json()) != NEW
+    eventually(lambda: ref_of(ask(second, "/v1/route").raise_for_status().json()) != NEW)
     assert first.post(FEEDBACK, json=report | {"outcome_id": "late"}).status_code == 202
     for path in ("", "/explain"):
-        told = first.get(f"/v1/quantum/decisions/{chosen['decision_id']}{path}")
-        assert told.status_code == 200
-        assert NEW in told.text
+        url = f"/v1/quantum/decisions/{chosen['decision_id']}{path}"
+        eventually(lambda url=url: first.get(url).status_code == 200)
+        assert NEW in first.get(url).text
     assert first.get(MODELS).json()["version"] == before["version"]
     assert first.get("/v1/quantum/providers").json()["providers"][-1]["name"] != "made"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import patient
 import pytest
 from keyed import client_of, make_key
 from prometheus_client.parser import text_string_to_metric_families
@@ -85,7 +86,7 @@ def clients(server: Server) -> Iterator[tuple[httpx.Client, ...]]:
     with ExitStack() as stack:
         clients = [stack.enter_context(client_of(server, key)) for key in keys]
         # Until the server knows of keys, all is open, and everybody is the same nobody.
-        eventually(lambda: httpx.get(f"{server.url}/v1/quantum/models").status_code == 401)
+        eventually(lambda: patient.get(f"{server.url}/v1/quantum/models").status_code == 401)
         eventually(lambda: all(client.get("/v1/quantum/models").status_code != 401 for client in clients))
         yield tuple(clients)
 
@@ -105,6 +106,7 @@ def test_one_key_moves_a_profile_by_no_more_than_its_share_and_others_not_at_all
     for lies, count in ((decisions_for(poisoning, target, 400), 465), (true, 525)):
         report(poisoning, lies, success=False)
         learned(honest, count)
+        eventually(lambda: chances(honest, (target,))[target] < before[target], "it is not heard")
         after = chances(honest, refs)
         record_property("P(success) before and after", (before[target], after[target]))
         assert after[target] < before[target]  # it is heard

@@ -33,7 +33,7 @@ def test_a_process_that_started_before_its_redis_recovers_by_itself(tmp_path: Pa
             eventually(lambda: logged(client, early["decision_id"]), "what waited for the store is not written")
             eventually(lambda: ask(client)["degraded"] == [], "answers go on to say that something is missing")
             assert logged_soon(client, ask(client))
-            assert "could be opened now" in server.said()
+            eventually(lambda: "could be opened now" in server.said())  # said after it is so
             assert "Traceback" not in server.said()
     finally:
         redis.kill()

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 import uvicorn
@@ -30,6 +30,10 @@ from monkey_coder.learner_child import learning_beside
 from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE
 from monkey_coder.settings import Settings
 from monkey_coder.storage.absence import open_or_do_without
+
+KEEP_ALIVE_S: Final = 75
+"""How long a connection may be idle: longer than those who keep pools of them (5 s in many HTTP clients, 60 s in many
+load balancers), for who closes one that the other side is about to use makes a request fail."""
 
 
 class LogLevel(StrEnum):
@@ -90,6 +94,7 @@ def run(settings: Settings, port: int, workers: int, log_level: LogLevel) -> Non
         log_level=log_level.value,
         access_log=False,
         backlog=4096,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=10,
         server_header=False,
         date_header=False,

@@ -338,11 +338,12 @@ class MetricsCollector:
     def settle(self) -> None:
         """Bring the series up to date with what was noted of decisions, requests and batches."""
         with self._settling:
+            with self._lock:
+                finished, sizes, self._finished, self._sizes = self._finished, self._sizes, Tally(), Tally()
+            # After that: a request that is told of as decided has its decision told of, too.
             tally, self._repeated = self._repeated, DecisionTally()
             for _ in range(len(self._decided)):
                 tally.add(self._decided.popleft())
-            with self._lock:
-                finished, sizes, self._finished, self._sizes = self._finished, self._sizes, Tally(), Tally()
             for outcome, count in finished.items():
                 self._requests(outcome).inc(count)
             for size, count in sizes.items():

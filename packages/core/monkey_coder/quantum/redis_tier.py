@@ -24,7 +24,7 @@ from monkey_coder.quantum.redis_line import RedisLine
 DEFAULT_WAIT_S: Final = 0.005
 CONNECT_TIMEOUT_S: Final = 1.0
 ANSWER_TIMEOUT_S: Final = 0.25
-"""After which the tier's own threads give up a command; nobody else waits for that."""
+"""After which the tier's own threads give up a command, unless others wait for it longer."""
 MOST_UNWANTED: Final = 20_000
 """Keys whose deletion may wait for a server that is in trouble; beyond, the oldest are left to end by themselves."""
 SCAN_COUNT: Final = 500
@@ -92,7 +92,7 @@ class RedisTier:
         return cls(
             lambda: Redis.from_url(
                 url,
-                socket_timeout=ANSWER_TIMEOUT_S,
+                socket_timeout=max(ANSWER_TIMEOUT_S, wait_s),
                 socket_connect_timeout=CONNECT_TIMEOUT_S,
                 retry=Retry(NoBackoff(), 0),
             ),
