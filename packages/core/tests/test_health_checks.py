@@ -43,14 +43,17 @@ class Provider:
         self.status, self.asked, self.release = status, 0, asyncio.Event()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            await reader.readuntil(b"\r\n\r\n")
-            self.asked += 1
-            if self.status is None:
-                await self.release.wait()
-            writer.write(b"HTTP/1.1 %d x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % (self.status or 200))
-            await writer.drain()
-        writer.close()
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                await reader.readuntil(b"\r\n\r\n")
+                self.asked += 1
+                if self.status is None:
+                    await self.release.wait()
+                head = b"HTTP/1.1 %d x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                writer.write(head % (self.status or 200))
+                await writer.drain()
+        finally:  # also when the test ends meanwhile
+            writer.close()
 
     async def start(self) -> tuple[asyncio.Server, str]:
         server = await asyncio.start_server(self.answer, "127.0.0.1", 0)
