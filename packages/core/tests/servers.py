@@ -87,14 +87,14 @@ def environment(state_dir: Path, settings: Mapping[str, str] | None = None) -> d
 def command(
     state_dir: Path, *arguments: str | bytes, settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run one command line to its end."""
+    """Run one command line to its end, which comes late where it trains."""
     return subprocess.run(
         [*COMMAND, *arguments],
         env=environment(state_dir, settings),
         cwd=state_dir.parent,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=3 * PATIENCE_S,
         check=False,
     )
 
