@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from servers import PATIENCE_S
+
 from monkey_coder.app.main import create_app
 from monkey_coder.bootstrap import Engine, open_engine
 from monkey_coder.quantum.batching import Batcher
 from monkey_coder.quantum.cache_parts import Asked
 from monkey_coder.settings import Settings
-
-PATIENCE_S = 60.0
 
 
 @dataclass

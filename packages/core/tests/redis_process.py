@@ -13,9 +13,7 @@ from pathlib import Path
 
 from redis import Redis
 from redis.exceptions import RedisError
-from servers import free_port
-
-PATIENCE_S = 60.0
+from servers import PATIENCE_S, free_port
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 """What the docs ask for."""

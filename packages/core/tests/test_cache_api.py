@@ -23,7 +23,7 @@ ALONE = {"MONKEY_CODER_LEARN": "false"}
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with (
         serving(tmp_path_factory.mktemp("cached"), settings=ALONE) as server,
-        httpx.Client(base_url=server.url, timeout=60) as opened,
+        httpx.Client(base_url=server.url, timeout=PATIENCE_S) as opened,
     ):
         yield opened
 
@@ -129,5 +129,5 @@ def shared_tier(server: Server) -> dict[str, Any]:
 
 
 def route(server: Server, prompt: str) -> dict[str, Any]:
-    with httpx.Client(base_url=server.url, timeout=60) as client:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client:
         return ask(client, request={"prompt": prompt})

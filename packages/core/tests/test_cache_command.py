@@ -10,10 +10,9 @@ from typing import Any
 import httpx
 import pytest
 from redis_process import RedisProcess, running_redis
-from servers import Server, command, eventually, serving
+from servers import PATIENCE_S, Server, command, eventually, serving
 
 PROMPT = "Sort the rows of the report by their third column in ascending order"
-PATIENCE_S = 60.0
 EXPLORES_NOT = {"explore": False, "timeout_ms": 1000}
 
 

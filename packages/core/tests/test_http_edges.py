@@ -20,7 +20,7 @@ from contract import EVERY_DEFAULT, PROMPT, ROUTE, ROUTES, changed, problem
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from servers import Server, serving
+from servers import PATIENCE_S, Server, serving
 
 from monkey_coder.app.main import create_app
 from monkey_coder.bootstrap import Engine, open_engine
@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60.0) as running:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as running:
         yield running
 
 
@@ -63,7 +63,7 @@ class Raw:
     port: int
 
     def __enter__(self) -> Raw:
-        self._socket = socket.create_connection(("127.0.0.1", self.port), timeout=60.0)
+        self._socket = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
         self._read = self._socket.makefile("rb")
         return self
 

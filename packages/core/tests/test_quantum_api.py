@@ -24,7 +24,7 @@ from contract import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 from schemas import violations
-from servers import Server, serving
+from servers import PATIENCE_S, Server, serving
 
 from monkey_coder.models import RouteRequest, RoutingDecision
 
@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60.0) as running:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as running:
         yield running
 
 

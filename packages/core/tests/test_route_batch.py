@@ -10,7 +10,7 @@ import pytest
 from contract import ANSWER_FIELDS, EVERY_DEFAULT, PROMPT, problem
 from prometheus_client.parser import text_string_to_metric_families
 from schemas import violations
-from servers import Server, serving
+from servers import PATIENCE_S, Server, serving
 
 from monkey_coder.models import RouteBatchRequest, RoutingDecision
 
@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60.0) as running:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as running:
         yield running
 
 
@@ -204,7 +204,10 @@ def test_a_batch_longer_than_the_queue_gets_answers_and_problems_that_say_so(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     settings = {"MONKEY_CODER_MAX_QUEUE": "10", "MONKEY_CODER_MAX_BATCH": "4"}
-    with serving(tmp_path_factory.mktemp("short"), settings=settings) as running, httpx.Client(timeout=60.0) as caller:
+    with (
+        serving(tmp_path_factory.mktemp("short"), settings=settings) as running,
+        httpx.Client(timeout=PATIENCE_S) as caller,
+    ):
         response = caller.post(running.url + BATCH, json={"requests": [one()] * 40})
         assert response.status_code == 200
         codes = [result["problem"] and result["problem"]["code"] for result in response.json()["results"]]
