@@ -27,6 +27,7 @@ from monkey_coder.deployment import local_secret
 from monkey_coder.errors import SettingsError
 from monkey_coder.key_ring import FILE_NAME, KeyRing
 from monkey_coder.learner_child import learning_beside
+from monkey_coder.listening import CAN_SHARE, SharedPort
 from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE
 from monkey_coder.settings import Settings
 from monkey_coder.storage.absence import open_or_do_without
@@ -100,7 +101,8 @@ def run(settings: Settings, port: int, workers: int, log_level: LogLevel) -> Non
         date_header=False,
     )
     if workers > 1:
-        supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+        bound = config.bind_socket()
+        supervisor = Multiprocess(config, sockets=[SharedPort.keeping(bound) if CAN_SHARE else bound])
         supervisor.run()
         failed = any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
     else:
