@@ -33,8 +33,9 @@ from monkey_coder.quantum.sifting import Sieve
 from monkey_coder.quantum.snapshot import EngineSnapshot, LiveSnapshot
 from monkey_coder.storage.port import START, Store, StreamedOutcome
 
-_BULK: Final = 500
-"""Outcomes read at once."""
+_BULK: Final = 2_000
+"""Outcomes read at once; whoever reads so many is behind."""
+_BREATH_S: Final = 1e-4  # long enough for whoever waits for the interpreter to get it
 _LOT: Final = 32
 """Outcomes learned from together: enough that the work on arrays is shared, few enough to be over in about a
 millisecond."""
@@ -59,8 +60,8 @@ class FollowerOptions:
         max_age_s: Outcomes that came longer ago than this are passed over.
         max_waiting: Outcomes that may wait for their decisions.
         remembered: Latest outcomes by which repeated and replaced ones are recognised.
-        breath_s: Pause after a few outcomes beside a running server: learning holds the interpreter, and requests that
-            want it back must not wait for hundreds of outcomes.
+        rest: Pause after a few outcomes beside a running server, in times of what they took: learning that has the
+            interpreter to itself for a while is what the slowest requests feel.
         publish_s: While it is behind, pause between two snapshots with what was learned.
     """
 
@@ -71,7 +72,7 @@ class FollowerOptions:
     max_age_s: float = 7 * 86_400.0
     max_waiting: int = 50_000
     remembered: int = 100_000
-    breath_s: float = 1e-4
+    rest: float = 2.0
     publish_s: float = 0.25
 
 
@@ -148,25 +149,25 @@ class OutcomeFollower:
         self.publish()
         return read
 
-    def follow(self, breath_s: float = 0.0) -> int:
+    def follow(self, rest: float = 0.0) -> int:
         """Learn from some of what has come; returns how many outcomes were read.
 
         Args:
-            breath_s: Pause after a few outcomes.
+            rest: Pause after a few outcomes, in times of what they took; while it is behind, it is but a breath.
 
         Raises:
             StoreUnavailableError: The store does not answer; try again later.
         """
         now = self._clock()
         if now >= self._retry_at:
-            self._retry(now, breath_s)
+            self._retry(now, rest > 0.0)
         rows = self._store.read_outcomes(self._position, _BULK)
         for start in range(0, len(rows), _LOT):
-            lot = rows[start : start + _LOT]
+            lot, began = rows[start : start + _LOT], time.thread_time()
             self._put_aside(self._fresh.work(lot, lambda part: self._take_in(now, part)))
             self._position = lot[-1].position
-            if breath_s:
-                time.sleep(breath_s)
+            if rest:
+                time.sleep(_BREATH_S if len(rows) == _BULK else rest * (time.thread_time() - began))
         return len(rows)
 
     def look(self) -> bool:
@@ -294,7 +295,7 @@ class OutcomeFollower:
 
     def _advance(self) -> int:
         """Learn from some of what has come, and publish it unless there is more and it was done just before."""
-        read = self.follow(self.options.breath_s)
+        read = self.follow(self.options.rest)
         now = self._clock()
         if read < _BULK or now >= self._publish_at:
             self._publish_at = now + self.options.publish_s
@@ -307,12 +308,13 @@ class OutcomeFollower:
         found = self._join(arrived)
         self._wait_for([one for one in arrived if one.row.decision_id not in found], now)
 
-    def _put_aside(self, failed: Sequence[tuple[StreamedOutcome | Arrived, Exception]]) -> None:
-        """Go on without outcomes that cannot be learned from, and name them."""
+    def _put_aside(self, failed: Sequence[tuple[StreamedOutcome | Arrived, Exception]]) -> set[str]:
+        """Go on without outcomes that cannot be learned from, and name them; returns the ids of their decisions."""
         for one, error in failed:
             told = "the outcome %r of decision %s is put aside, for learning from it fails; it stays in the store"
             _log.error(told, one.row.identity, one.row.decision_id, exc_info=error)
         self.on_put_aside([one.row.key for one, _ in failed])
+        return {one.row.decision_id for one, _ in failed}
 
     def _arrived(self, rows: Iterable[StreamedOutcome]) -> list[Arrived]:
         """What can be read of outcomes, and is not too old."""
@@ -336,16 +338,15 @@ class OutcomeFollower:
         while len(self._waiting) > self.options.max_waiting:
             self._waiting.popleft()
 
-    def _retry(self, now: float, breath_s: float) -> None:
+    def _retry(self, now: float, breathe: bool) -> None:
         """Look again for the decisions of those that are due; oldest first, so that corrections stay behind."""
         due = [one for one in self._waiting if one.due <= now]
         joined: set[str] = set()
         for start in range(0, len(due), _LOT):  # while the store is away all of them must go on waiting
             aside = self._late.work(due[start : start + _LOT], lambda part: joined.update(self._join(part)))
-            self._put_aside(aside)
-            joined.update(one.row.decision_id for one, _ in aside)
-            if breath_s:
-                time.sleep(breath_s)
+            joined.update(self._put_aside(aside))
+            if breathe:
+                time.sleep(_BREATH_S)
         for one in due:
             one.tries += 1
             one.due = now + _RETRY_S[min(one.tries, len(_RETRY_S) - 1)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -295,6 +297,24 @@ def test_an_outcome_that_learning_breaks_at_is_put_aside_by_name_and_all_others_
     process.report(process.decide("The next"), success=False, model=DEAR.ref)
     assert process.learn() == 1
     assert process.chance(DEAR.ref) < 0.5
+
+
+@pytest.mark.parametrize(("bulk", "pauses"), [(2_000, [20.0, 20.0, 20.0]), (64, [1e-4, 1e-4])])
+def test_learning_beside_a_server_rests_by_what_it_took_unless_it_is_behind(
+    process: Process, monkeypatch: pytest.MonkeyPatch, bulk: int, pauses: list[float]
+) -> None:
+    slept: list[float] = []
+    taking = itertools.count(0.0, 10.0)  # each lot takes ten seconds
+    shown = SimpleNamespace(sleep=slept.append, thread_time=lambda: next(taking))
+    monkeypatch.setattr("monkey_coder.quantum.selection_learning.time", shown)
+    monkeypatch.setattr("monkey_coder.quantum.selection_learning._BULK", bulk)
+    answer = process.decide()
+    for number in range(70):
+        process.report(answer, success=True, outcome_id=f"o{number}")
+    assert process.follower.follow(rest=2.0) == min(bulk, 70)
+    assert slept == pauses
+    process.follower.follow()
+    assert slept == pauses  # nobody waits for it
 
 
 class Moody(SqliteStore):
