@@ -13,6 +13,7 @@ from zlib import crc32
 
 import numpy as np
 import orjson
+from servers import PATIENCE_S
 
 from monkey_coder.catalog.table import CAPABILITIES, ModelTable
 from monkey_coder.models import TASK_TYPES, Expected, RouteRequest, RoutingDecision
@@ -24,7 +25,7 @@ from monkey_coder.quantum.snapshot import EngineSnapshot
 from monkey_coder.quantum.state_encoder import encode_models
 from monkey_coder.quantum.thread_manager import ThreadManager
 
-PATIENT = {"timeout_ms": 1000}  # time enough for a loaded machine
+PATIENT = {"timeout_ms": 1000}  # as much as callers may ask for
 SECRET = b"a secret for tests only, 32 bytes"[:32]
 
 
@@ -166,6 +167,7 @@ class Fixed:
     Attributes:
         utility: One per model.
         success: One per model, or None.
+        instant: Whether it answers before the time of the others begins to count, however busy the machine is.
     """
 
     name: str
@@ -174,6 +176,7 @@ class Fixed:
     abstains: bool = False
     success: Sequence[float] | None = None
     evidence: float | None = None
+    instant: bool = False
 
     def score(self, batch: RouteBatch) -> Scores:
         shape = (len(batch), len(batch.table))
@@ -196,6 +199,7 @@ class Failing:
 
     name: str = "failing"
     error: Exception = field(default_factory=lambda: ValueError("no such luck"))
+    instant: bool = False
 
     def score(self, batch: RouteBatch) -> Scores:
         raise self.error
@@ -216,7 +220,7 @@ class Held:
         self.calls += 1
         self.entered.set()
         try:
-            assert self.release.wait(30.0), "nobody let go of the strategy"
+            assert self.release.wait(PATIENCE_S), "nobody let go of the strategy"
             return (self.then or Fixed(self.name, [0.5]).score)(batch)
         finally:
             self.left.set()
@@ -292,8 +296,15 @@ def engine(
 
 
 def ask(prompt: str = "Fix the failing test", options: dict[str, Any] | None = None, **request: Any) -> RouteRequest:
-    """A request with time enough for a loaded machine."""
-    return route_request(prompt, options={**PATIENT, **(options or {})}, **request)
+    """A request with more time than callers may ask for, unless it says how much.
+
+    A busy machine may leave a thread without a turn for seconds, and hardly any test is about that.
+    """
+    made = route_request(prompt, options=options, **request)
+    if options and "timeout_ms" in options:
+        return made
+    patient = made.quantum_config.model_copy(update={"timeout_ms": int(1e3 * PATIENCE_S)})
+    return made.model_copy(update={"quantum_config": patient})
 
 
 def chosen(answer: Any) -> str:
