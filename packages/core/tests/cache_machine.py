@@ -10,6 +10,7 @@ from caching import NOW, House, entry, house
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from redis import Redis
+from servers import PATIENCE_S
 
 from monkey_coder.quantum.cache_lifetimes import Lifetimes
 from monkey_coder.quantum.redis_tier import RedisTier
@@ -20,8 +21,6 @@ MODEL = "mid/middle"
 """What is decided throughout."""
 ROOM = 3
 """Entries, more or less, for which there is room in each process: fewer than there are prompts."""
-
-PATIENT_S = 30.0
 
 Question = tuple[int, int]
 """Number of the policy, and of the prompt."""
@@ -48,7 +47,7 @@ class CacheMachine(RuleBasedStateMachine):
                 house(
                     Fixed("sure", [0.2, 0.8, 0.3]),
                     redis=tier,
-                    lifetimes=Lifetimes(5.0, 60.0, 0.2),
+                    lifetimes=Lifetimes(5_000.0, 60_000.0, 0.2),  # the server's clock runs by itself
                     wall=self.wall,
                     max_bytes=ROOM * (entry().size + 1500),
                 )
@@ -85,7 +84,7 @@ class CacheMachine(RuleBasedStateMachine):
     def bypass(self, who: int, prompt: int) -> None:
         assert self._route(who, prompt, cache="bypass")["cache"] == "bypass"
 
-    @rule(seconds=st.floats(0.0, 30.0))
+    @rule(seconds=st.floats(0.0, 30_000.0))
     def wait(self, seconds: float) -> None:
         self.wall.now += seconds
 
@@ -152,7 +151,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     def _settle(self, who: int) -> None:
         """Wait until everything is written, or deleted, that was to be."""
-        assert self.tiers[who].settle(PATIENT_S)
+        assert self.tiers[who].settle(PATIENCE_S)
 
     def _made(self, who: int, question: Question, answer: Any) -> None:
         home, origin = self.homes[who], answer["decision_id"]

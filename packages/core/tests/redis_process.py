@@ -6,14 +6,21 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 from servers import PATIENCE_S, free_port
+
+from monkey_coder.quantum.redis_tier import RedisTier
+from monkey_coder.storage.port import Retention
+from monkey_coder.storage.redis_client import connect
+from monkey_coder.storage.redis_store import DEFAULT_NAMESPACE, RedisStore
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 """What the docs ask for."""
@@ -83,3 +90,18 @@ def running_redis(directory: Path, *options: str) -> Iterator[RedisProcess]:
         yield server
     finally:
         server.kill()
+
+
+# What waits for a server as long as a loaded machine may need: the product's own patience is that of a request
+
+
+def patient_store(url: str, retention: Retention | None = None, namespace: str = DEFAULT_NAMESPACE) -> RedisStore:
+    """A store on a server or a Cluster."""
+    return RedisStore(connect(url, PATIENCE_S, PATIENCE_S), time.time, retention, namespace)
+
+
+def patient_tier(url: str, clock: Callable[[], float] = time.monotonic, wait_s: float = PATIENCE_S) -> RedisTier:
+    """A tier of the cache on a server that may not be there yet."""
+    once = Retry(NoBackoff(), 0)
+    timeouts = {"socket_timeout": PATIENCE_S, "socket_connect_timeout": PATIENCE_S}
+    return RedisTier(lambda: Redis.from_url(url, retry=once, **timeouts), clock, wait_s)

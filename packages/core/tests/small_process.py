@@ -11,6 +11,7 @@ from builders import SECRET, SetClock, ask
 from monkey_coder.catalog.table import ModelTable
 from monkey_coder.models import FeedbackRequest
 from monkey_coder.quantum.capability_profiler import Profiles
+from monkey_coder.quantum.circuit_breaker import BreakerOptions
 from monkey_coder.quantum.decision_log import DecisionLog
 from monkey_coder.quantum.identifiers import SignedIds
 from monkey_coder.quantum.learners import Learners
@@ -48,7 +49,11 @@ class Process:
         manager.snapshot = self.live
         self.unwritten: list[Any] = []
         self.providers = ProviderManager(
-            models.refs, time.time, np.random.default_rng(0), on_exhausted=lambda: self.follower.publish_availability()
+            models.refs,
+            time.time,
+            np.random.default_rng(0),
+            BreakerOptions(first_wait_s=3600.0, longest_wait_s=3600.0),  # none opens again during a test
+            on_exhausted=lambda: self.follower.publish_availability(),
         )
         self.monitor = PerformanceMonitor()
         self.follower = OutcomeFollower(

@@ -9,6 +9,8 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from builders import SetClock
+
 from monkey_coder.quantum.batching import Batcher
 from monkey_coder.quantum.gathering import Gathering
 
@@ -55,6 +57,7 @@ class Bench:
     decide: Deciding
     told: list[tuple[int, int]]
     loop_task: asyncio.Task[None]
+    clock: SetClock
 
     async def work(self) -> None:
         """Let the batch at work end, and the next one form."""
@@ -75,7 +78,7 @@ def bench(
     at_once: Callable[[int], bool] | None = None,
     gathering: Gathering | None = None,
 ) -> Bench:
-    executor, decide, told = OnDemand(), Deciding(), []
+    executor, decide, told, clock = OnDemand(), Deciding(), [], SetClock()
     batcher: Batcher[int, int] = Batcher(
         decide,
         executor,
@@ -85,5 +88,6 @@ def bench(
         on_batch=lambda size, waiting: told.append((size, waiting)),
         at_once=at_once,
         gathering=gathering,
+        clock=clock,
     )
-    return Bench(batcher, executor, decide, told, asyncio.get_running_loop().create_task(batcher.run()))
+    return Bench(batcher, executor, decide, told, asyncio.get_running_loop().create_task(batcher.run()), clock)

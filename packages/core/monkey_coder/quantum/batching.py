@@ -21,6 +21,7 @@ from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from monkey_coder.errors import OverloadedError
+from monkey_coder.ports import Clock
 from monkey_coder.quantum.gathering import Gathering
 
 Request = TypeVar("Request")
@@ -65,6 +66,7 @@ class Batcher(Generic[Request, Answer]):
             a millisecond and cannot get stuck: to hand it to another thread and back takes a tenth of one. None: of no
             request.
         gathering: Says how long a batch gathers before it is decided. None: not at all.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Batcher(Generic[Request, Answer]):
         on_batch: Callable[[int, int], None] | None = None,
         at_once: Callable[[Request], bool] | None = None,
         gathering: Gathering | None = None,
+        clock: Clock = monotonic,
     ) -> None:
         self._decide = decide
         self._executor = executor
@@ -88,6 +91,7 @@ class Batcher(Generic[Request, Answer]):
         self._at_once = at_once
         self._gathering = gathering
         self._enough = asyncio.Event()
+        self._clock = clock
         self._queue: deque[tuple[Request, Waiting[Answer], float]] = deque()
         self._arrived = asyncio.Event()
 
@@ -122,7 +126,7 @@ class Batcher(Generic[Request, Answer]):
         """
         if self.full:
             raise OverloadedError
-        self._queue.append((request, waiting, monotonic() + self._max_wait_s))
+        self._queue.append((request, waiting, self._clock() + self._max_wait_s))
         self._arrived.set()
         if self._gathering is not None:
             if unprompted:
@@ -156,7 +160,7 @@ class Batcher(Generic[Request, Answer]):
 
     async def _company(self, gathering: Gathering) -> bool:
         """Let company come to those who wait, if that is worthwhile; returns whether it was."""
-        waited_s = monotonic() + self._max_wait_s - self._queue[0][2]
+        waited_s = self._clock() + self._max_wait_s - self._queue[0][2]
         pause_s = gathering.pause_s(len(self._queue), waited_s)
         if pause_s <= 0.0:
             return False
@@ -170,7 +174,7 @@ class Batcher(Generic[Request, Answer]):
 
     def _next_batch(self) -> list[tuple[Request, Waiting[Answer]]]:
         batch: list[tuple[Request, Waiting[Answer]]] = []
-        now = monotonic()
+        now = self._clock()
         while self._queue and len(batch) < self._max_batch:
             request, waiting, give_up_at = self._queue.popleft()
             if waiting.done():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from builders import CHEAP, DEAR, MIDDLE, PATIENT, Failing, Fixed, engine, route_request
+from builders import CHEAP, DEAR, MIDDLE, Failing, Fixed, ask, engine
 
 from monkey_coder.models import COLLAPSE_NAMES, RoutingDecision
 from monkey_coder.quantum.answers import degradations, silent_results, was_asked
@@ -18,9 +18,8 @@ OUTCOMES = [
 
 
 def decide(*strategies, **request) -> RoutingDecision:
-    options = {**PATIENT, **request.pop("options", {})}
     with engine(*strategies) as manager:
-        return manager.route(route_request(**request, options=options))
+        return manager.route(ask(**request))
 
 
 def test_only_what_a_request_asked_for_degrades_it() -> None:
@@ -72,9 +71,7 @@ def test_thread_results_say_what_each_strategy_wanted() -> None:
 
 def test_thread_results_tell_of_those_asked_alone() -> None:
     with engine(Fixed("one", [0.9, 0.1, 0.1]), Fixed("two", [0.9, 0.1, 0.1])) as manager:
-        first, second = manager.decide(
-            [route_request(options={"strategies": [name], **PATIENT}) for name in ("one", "two")]
-        )
+        first, second = manager.decide([ask(options={"strategies": [name]}) for name in ("one", "two")])
     assert [r["strategy"] for r in first["thread_results"]] == ["one"]
     assert [r["strategy"] for r in second["thread_results"]] == ["two"]
 
@@ -129,7 +126,7 @@ def test_the_floor_is_named_when_it_decided(collapse) -> None:
 
 def test_an_explored_choice_says_what_would_have_been_served() -> None:
     with engine(Fixed("only", [0.9, 0.1, 0.1]), epsilon=1.0) as manager:
-        decision = manager.route(route_request(options=PATIENT))
+        decision = manager.route(ask())
     assert decision.explored
     assert decision.ref != CHEAP.ref
     assert decision.collapse_reasoning.startswith(CHEAP.ref)
@@ -152,11 +149,11 @@ def test_an_answer_repeats_what_the_request_fixed() -> None:
 
 def test_versions_come_from_the_snapshot() -> None:
     with engine(Fixed("only", [0.9, 0.1, 0.1]), policy_version=7, config_version=3) as manager:
-        decision = manager.route(route_request(options=PATIENT))
+        decision = manager.route(ask())
     assert (decision.policy_version, decision.config_version, decision.experiment) == (7, 3, None)
 
 
 @pytest.mark.parametrize(("most", "shown"), [(0, 0), (1, 1), (2, 2), (99, 2)])
 def test_no_more_alternatives_than_configured(most, shown) -> None:
     with engine(Fixed("only", [0.9, 0.5, 0.1]), max_alternatives=most) as manager:
-        assert len(manager.route(route_request(options=PATIENT)).alternatives) == shown
+        assert len(manager.route(ask()).alternatives) == shown

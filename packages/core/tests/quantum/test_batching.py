@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from servers import PATIENCE_S
 from stepped_batcher import Bench, Deciding, bench, settle
 
 from monkey_coder.errors import OverloadedError
@@ -124,7 +125,7 @@ async def test_a_request_that_waited_too_long_is_given_up_and_those_behind_it_ar
     first = b.batcher.submit(1)
     await settle()
     waiting = [b.batcher.submit(number) for number in (2, 3, 4)]
-    await asyncio.sleep(0.51)
+    b.clock.now += 0.51
     late = b.batcher.submit(5)
     await b.work()
     assert first.result() == 10  # at work in time: how long that takes is another matter
@@ -146,7 +147,7 @@ async def test_when_all_waited_too_long_no_batch_is_made_and_the_next_caller_is_
     b.batcher.submit(1)
     await settle()
     tired = b.batcher.submit(2)
-    await asyncio.sleep(0.21)
+    b.clock.now += 0.21
     await b.work()
     assert isinstance(tired.exception(), OverloadedError)
     assert not b.executor.waiting
@@ -292,7 +293,7 @@ async def test_the_loop_ends_when_it_is_cancelled(b: Bench) -> None:
 async def test_real_threads_and_many_callers_get_each_their_own_answer() -> None:
     with ThreadPoolExecutor(1) as executor:
         decide = Deciding()
-        batcher: Batcher[int, int] = Batcher(decide, executor, max_batch=16, max_queue=1000)
+        batcher: Batcher[int, int] = Batcher(decide, executor, max_batch=16, max_queue=1000, max_wait_s=PATIENCE_S)
         loop_task = asyncio.create_task(batcher.run())
         futures = [batcher.submit(number) for number in range(1000)]
         assert await asyncio.gather(*futures) == [10 * number for number in range(1000)]

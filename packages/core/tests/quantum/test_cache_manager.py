@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from builders import Fixed, engine, route_request
-from redis_process import RedisProcess, running_redis
+from builders import Fixed, ask, engine
+from redis_process import RedisProcess, patient_tier, running_redis
+from servers import PATIENCE_S, eventually
 
 from monkey_coder.caching import cache_before
 from monkey_coder.errors import StoreUnavailableError
@@ -75,7 +76,7 @@ class Process:
 
 
 def request(prompt: str, **options: Any) -> RouteRequest:
-    return route_request(prompt, options={"timeout_ms": 1000, "explore": False, **options})
+    return ask(prompt, options={"explore": False, **options})
 
 
 @contextmanager
@@ -278,7 +279,7 @@ def test_orders_from_before_the_start_are_not_obeyed(tmp_path: Path) -> None:
 
 
 def test_a_process_starts_with_the_most_frequent_entries_of_the_log(tmp_path: Path, redis: RedisProcess) -> None:
-    shared = RedisTier.open(redis.url, time.monotonic, 30.0)
+    shared = patient_tier(redis.url)
     with process(tmp_path, shared) as here:
         for prompt in ("rare", OFTEN, "sometimes"):
             here.ask(prompt)
@@ -288,7 +289,7 @@ def test_a_process_starts_with_the_most_frequent_entries_of_the_log(tmp_path: Pa
         rows = here.store.recent_decisions(0.0, 10)
         assert len(rows) == 3
         _say_again(here, OFTEN, "sometimes")
-        _until(lambda: sum(1 for _ in here.cache.shared(100)) == 3)
+        eventually(lambda: sum(1 for _ in here.cache.shared(100)) == 3)
         with process(tmp_path, shared, ManagerOptions(warm=2)) as there:
             assert there.manager.warm_at_start() == 2
             assert {there.ask(prompt)["cache"] for prompt in (OFTEN, "sometimes")} == {"local"}
@@ -296,16 +297,17 @@ def test_a_process_starts_with_the_most_frequent_entries_of_the_log(tmp_path: Pa
             told = there.manager.report()
             assert told["local"]["warmed"] == 2
             assert told["redis"]["entries"] >= 3
+            assert shared.settle(PATIENCE_S)
             assert there.manager.clear("redis")["redis"] >= 3
             assert not list(there.cache.shared(100))
     shared.close()
 
 
 def test_entries_of_another_policy_are_not_taken_at_the_start(tmp_path: Path, redis: RedisProcess) -> None:
-    shared = RedisTier.open(redis.url, time.monotonic, 30.0)
+    shared = patient_tier(redis.url)
     with process(tmp_path, shared) as here:
         here.ask()
-        _until(lambda: sum(1 for _ in here.cache.shared(100)) == 1)
+        eventually(lambda: sum(1 for _ in here.cache.shared(100)) == 1)
         with process(tmp_path, shared) as there:
             there.now[0] = replace(there.now[0], policy_version=7)
             there.manager.look()
@@ -344,7 +346,7 @@ async def test_care_goes_on_after_a_failure_and_ends_when_cancelled(
 
         here.manager.look = look  # type: ignore[method-assign]
         task = asyncio.create_task(here.manager.run(executor))
-        assert await asyncio.to_thread(enough.wait, 20.0)
+        assert await asyncio.to_thread(enough.wait, PATIENCE_S)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
@@ -376,10 +378,3 @@ def _say_again(here: Process, *prompts: str) -> None:
             here.ask(prompt)
     HitTeller(here.cache, lambda: (listener,), lambda *_: None).tell()
     here.write_log()
-
-
-def _until(holds: Any) -> None:
-    deadline = time.monotonic() + 60.0
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold"
-        time.sleep(0.005)

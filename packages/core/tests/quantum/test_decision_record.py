@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from builders import CHEAP, DEAR, MIDDLE, PATIENT, Fixed, ask, engine, route_request, table
+from builders import CHEAP, DEAR, MIDDLE, Fixed, ask, engine, table
 from deciding import MADE_AT, Moody, Recorder, recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -145,10 +145,10 @@ def test_collapse_groups_of_one_fan_out_keep_their_own_estimates() -> None:
 
 
 def test_the_prompt_is_nowhere_in_it() -> None:
-    secret = "the launch code is 4711, tell nobody"
+    secret = "the launch code is nine-eight-seven, tell nobody"
     payload = payload_of(prompt=secret, files=[{"path": "secret_plan.py", "chars": 10}])
     payload += zlib.decompress(payload[PREFIX.size :][: PREFIX.unpack_from(payload)[3]])
-    for part in (secret, "launch", "4711", "secret_plan"):
+    for part in (secret, "launch", "nine-eight-seven", "secret_plan"):
         assert part.encode() not in payload
 
 
@@ -226,7 +226,7 @@ def test_events_of_several_batches_may_come_together() -> None:
     recorder = Recorder()
     with engine(listeners=[recorder], models=table()) as manager:
         for number in range(3):
-            manager.decide([route_request(f"task {number}", options=PATIENT)] * (number + 1))
+            manager.decide([ask(f"task {number}")] * (number + 1))
     events = recorder.events[::-1]
     records = records_of(events, MADE_AT)
     assert [record.id for record in records] == [event.answer["decision_id"] for event in events]

@@ -18,6 +18,8 @@ from monkey_coder.quantum.decision_traces import EXPORTER_VARIABLE, DecisionTrac
 
 NOW_NS = 1_800_000_000_000_000_000
 SECRET = "Fix the race in the vault of ACME"
+TOLD = "vault of"
+"""With a space, which no random id has."""
 
 
 def test_every_decision_is_a_span_with_its_stages_and_without_its_prompt() -> None:
@@ -39,7 +41,7 @@ def test_every_decision_is_a_span_with_its_stages_and_without_its_prompt() -> No
         assert span.end_time == NOW_NS
         assert span.start_time is not None
         assert NOW_NS - span.start_time == pytest.approx(answer["execution_time_ms"] * 1e6, abs=1_000)
-        assert "ACME" not in span.to_json()
+        assert TOLD not in span.to_json()
 
 
 @pytest.mark.parametrize("environment", [{}, {EXPORTER_VARIABLE: "none"}, {EXPORTER_VARIABLE: ""}])
@@ -53,7 +55,7 @@ def test_a_server_says_its_spans_where_it_is_told_to(tmp_path: Path) -> None:
         answer = patient.post(server.url + "/v1/quantum/route", json={"request": {"prompt": SECRET}}).json()
         server.end()
         assert answer["decision_id"] in server.said()
-        assert "ACME" not in server.said()
+        assert TOLD not in server.said()
 
 
 def test_what_is_missing_or_misspelt_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from servers import PATIENCE_S
 
 from monkey_coder.quantum.metrics_exposition import DIRECTORY_VARIABLE, Exposition, settling
 
@@ -56,7 +57,7 @@ def start(tmp_path: Path):
 
     yield one
     for process in started:
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
 
 
 def told(folder: Path) -> dict[str, float]:
@@ -114,6 +115,6 @@ async def test_series_are_kept_up_to_date_and_settled_at_the_end() -> None:
         loop.call_soon_threadsafe(settled.set)
 
     async with settling(settle):
-        await asyncio.wait_for(settled.wait(), 60)
+        await asyncio.wait_for(settled.wait(), PATIENCE_S)
         began = time.monotonic()
     assert times[-1] >= began

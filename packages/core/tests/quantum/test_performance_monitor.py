@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import tracemalloc
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -241,10 +242,11 @@ def test_memory_does_not_grow_with_time() -> None:
     live()
     tracemalloc.start()
     try:
-        live()
-        before, _ = tracemalloc.get_traced_memory()
-        live()
-        assert tracemalloc.get_traced_memory()[0] - before < 5_000
+        taken = []
+        for _ in range(4):
+            live()
+            taken.append(tracemalloc.get_traced_memory()[0])
+        assert min(later - earlier for earlier, later in pairwise(taken)) < 5_000  # others may need some meanwhile
     finally:
         tracemalloc.stop()
 
@@ -287,9 +289,10 @@ def test_outcomes_told_together_count_like_those_told_one_by_one() -> None:
 
 def test_it_sees_what_strategies_did_also_when_none_had_an_opinion() -> None:
     monitor, slow = PerformanceMonitor(), Held("slow")
-    with engine(Failing("bad"), slow, Fixed("mute", [0.5] * 3, abstains=True), listeners=[monitor]) as manager:
+    bad, mute = Failing("bad", instant=True), Fixed("mute", [0.5] * 3, abstains=True, instant=True)
+    with engine(bad, slow, mute, listeners=[monitor]) as manager:
         try:
-            manager.decide([ask(options={"timeout_ms": 500})] * 3)
+            manager.decide([ask(options={"timeout_ms": 100})] * 3)
         finally:
             slow.release.set()
     figures = monitor.performance()

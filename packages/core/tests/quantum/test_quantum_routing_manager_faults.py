@@ -75,9 +75,9 @@ def test_who_asked_for_the_failing_strategy_alone_gets_the_heuristic_and_others_
 
 def test_a_late_strategy_degrades_the_answer_to_its_deadline() -> None:
     slow = Held("slow")
-    with engine(slow, Fixed("quick", [0.1, 0.9, 0.1])) as manager:
+    with engine(slow, Fixed("quick", [0.1, 0.9, 0.1], instant=True)) as manager:
         try:
-            decision = manager.route(ask(options={"timeout_ms": 500}))
+            decision = manager.route(ask(options={"timeout_ms": 100}))
         finally:
             slow.release.set()
     assert decision.ref == MIDDLE.ref

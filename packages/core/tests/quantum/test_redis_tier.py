@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from builders import Fixed, SetClock, ask
 from caching import KEYRING, NOW, STEADY, House, entry, house
 from impostors import drip, half, impostor, noise
-from redis_process import RedisProcess, running_redis
+from redis_process import RedisProcess, patient_tier, running_redis
 from servers import PATIENCE_S, eventually, free_port
 
 from monkey_coder.quantum.cache_entry import encode
@@ -26,8 +26,6 @@ from monkey_coder.quantum.redis_line import MOST_LATE
 from monkey_coder.quantum.redis_tier import MOST_UNWANTED, RedisTier
 
 SURE = Fixed("sure", [0.2, 0.8, 0.3])
-PATIENT_S = 20.0
-"""Instead of 5 ms: this machine may be busy, and most tests are not about waiting."""
 
 
 @pytest.fixture
@@ -37,8 +35,8 @@ def server(tmp_path: Path) -> Iterator[RedisProcess]:
 
 
 @contextmanager
-def tier(server: RedisProcess, wait_s: float = PATIENT_S) -> Iterator[RedisTier]:
-    opened = RedisTier.open(server.url, time.monotonic, wait_s)
+def tier(server: RedisProcess) -> Iterator[RedisTier]:
+    opened = patient_tier(server.url)
     try:
         yield opened
     finally:
@@ -205,7 +203,7 @@ def test_a_server_that_was_never_there_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_a_server_that_hangs_is_waited_for_a_few_times_and_then_no_more(server: RedisProcess) -> None:
-    with tier(server, wait_s=0.02) as one, house(SURE, redis=one) as home:
+    with closing(RedisTier.open(server.url, time.monotonic, 0.02)) as one, house(SURE, redis=one) as home:
         eventually(lambda: answers_throughout(home, f"before {time.monotonic()}")["degraded"] == [])
         server.send(signal.SIGSTOP)
         late = one.counts["late"]
@@ -275,7 +273,7 @@ def test_a_decision_that_failed_comes_back_from_nowhere_though_the_server_takes_
         assert b.cache.forget(failed, "mid/middle") == 0  # it has not met it yet
         assert cache_of(a, "first") == cache_of(b, "first") == ["miss"]
         eventually(lambda: one.failing and two.failing)
-        assert one.fetch([client.keys()[0].rpartition(b":")[2]]) is not None
+        assert one.fetch([client.keys()[0].removeprefix(b"monkey-coder:{cache}:")]) is not None
         client.config_set("min-replicas-to-write", "0")
         eventually(lambda: client.keys(b"*probe*") == client.keys())
         eventually(lambda: not one.failing)
@@ -316,11 +314,11 @@ def test_what_answers_wrongly_or_without_end_costs_no_answer(says: Callable[[soc
 
 def test_all_waits_of_one_batch_together_are_one(server: RedisProcess) -> None:
     clock = SetClock(0.0)
-    one = RedisTier.open(server.url, clock, PATIENT_S)
+    one = patient_tier(server.url, clock)
     try:
         with one.one_wait():
             assert one.fetch([b"a"]) == [None]
-            clock.now += PATIENT_S
+            clock.now += PATIENCE_S
             assert one.fetch([b"a"]) is None
             assert not one.failing
         assert one.fetch([b"a"]) == [None]

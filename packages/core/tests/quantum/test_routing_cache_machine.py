@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from cache_machine import CacheMachine
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
-from redis_process import running_redis
-
-from monkey_coder.quantum.redis_tier import RedisTier
+from redis_process import patient_tier, running_redis
 
 
 def test_two_processes_and_one_redis_serve_only_what_stands(tmp_path: Path) -> None:
     with running_redis(tmp_path, "--appendonly", "no") as server:
-        tiers = [RedisTier.open(server.url, time.monotonic, 30.0) for _ in range(2)]
+        tiers = [patient_tier(server.url) for _ in range(2)]
         CacheMachine.url, CacheMachine.tiers = server.url, tiers
         try:
             run_state_machine_as_test(

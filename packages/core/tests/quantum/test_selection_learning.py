@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import small_process
 from builders import CHEAP, DEAR, MIDDLE, chosen, engine, table
+from servers import PATIENCE_S
 
 from monkey_coder.errors import StoreUnavailableError
 from monkey_coder.models import TASK_TYPES, FeedbackRequest
@@ -239,12 +240,12 @@ async def test_a_watch_that_hangs_keeps_nobody_from_learning(process: Process) -
 
     def hang() -> None:
         hanging.set()
-        over.wait(30.0)
+        over.wait(PATIENCE_S)
 
     process.follower.watches = (hang,)
     with ThreadPoolExecutor(1) as learning, ThreadPoolExecutor(1) as looking:
         following = asyncio.create_task(process.follower.run(learning, looking))
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(PATIENCE_S):
             while not hanging.is_set():  # noqa: ASYNC110 - it is set in another thread
                 await asyncio.sleep(0.01)
             process.report(process.decide(), success=False, model=MIDDLE.ref)
@@ -338,7 +339,7 @@ async def test_following_survives_a_store_that_does_not_answer_and_wakes_when_to
         following = asyncio.create_task(process.follower.run(learning, looking))
         process.report(process.decide(), success=False, model=MIDDLE.ref)
         process.follower.wake()
-        async with asyncio.timeout(60.0):
+        async with asyncio.timeout(PATIENCE_S):
             while process.chance(MIDDLE.ref) >= 0.6:  # noqa: ASYNC110 - the snapshot tells nobody when it changes
                 await asyncio.sleep(0.01)
         following.cancel()

@@ -15,18 +15,17 @@ from pathlib import Path
 import pytest
 from builders import Model, SetClock, table
 from redis_process import RedisProcess, running_redis
-from servers import eventually
+from servers import PATIENCE_S, eventually
 
 from monkey_coder.errors import StoreUnavailableError
 from monkey_coder.quantum.session_affinity import NO_SESSION
-from monkey_coder.quantum.shared_sessions import FRESH_S, SharedSessionMemory
+from monkey_coder.quantum.shared_sessions import FRESH_S, GATHER_S, SharedSessionMemory
 from monkey_coder.storage.last_uses import FILE_NAME, LastUse, LastUses, open_last_uses
+from monkey_coder.storage.redis_client import connect
+from monkey_coder.storage.redis_uses import RedisLastUses
 
 NOW = 1_700_000_000.0
 DAY_S = 86_400.0
-PATIENT_S = 20.0
-"""Instead of 5 ms: this machine may be busy, and most tests are not about waiting."""
-SOON_S = 60.0
 MODELS = table(Model("a/one"), Model("b/two"))
 
 digest = partial(blake2b, key=b"a secret for tests", digest_size=16)
@@ -45,10 +44,12 @@ class Processes:
         self.stack = ExitStack()
 
     def open(self) -> LastUses:
-        return open_last_uses(self.folder, self.url, self.wall, DAY_S, 1000)
+        if self.url is None:
+            return open_last_uses(self.folder, None, self.wall, DAY_S, 1000)
+        return RedisLastUses(connect(self.url, PATIENCE_S, PATIENCE_S), self.wall, DAY_S, 1000)
 
     def one_more(self, open_: Callable[[], LastUses] | None = None, **options: float) -> SharedSessionMemory:
-        given = {"max_age_s": DAY_S, "wait_s": PATIENT_S} | options
+        given = {"max_age_s": DAY_S, "wait_s": PATIENCE_S} | options
         memory = SharedSessionMemory(open_ or self.open, key_of, self.clock, self.wall, **given)  # type: ignore[arg-type]
         self.stack.callback(memory.close)
         return memory
@@ -130,6 +131,7 @@ def test_a_restart_does_not_end_a_session(processes: Processes) -> None:
     first = ready(processes.one_more())
     first.use("s", "a/one")
     first.close()
+    processes.written("s", "a/one")  # it waits a second for that, and this machine may take longer
     assert ready(processes.one_more()).columns(["s"], MODELS).tolist() == [0]
 
 
@@ -152,7 +154,7 @@ class Counted(LastUses):
 
     def last_uses(self, keys: Sequence[bytes]) -> list[LastUse | None]:
         self.asked.append(len(keys))
-        self.gate.wait(SOON_S)
+        self.gate.wait(PATIENCE_S)
         if self.broken:
             raise StoreUnavailableError("broken")
         return [LastUse(NOW - 1.0, b"b/two")] * len(keys)
@@ -185,10 +187,11 @@ def test_a_batch_is_one_look_up_and_none_for_what_is_known_or_has_no_session(alo
 def test_many_uses_are_written_together(alone: Processes) -> None:
     shared = Counted()
     memory = ready(alone.one_more(lambda: shared))
+    started = time.monotonic()
     for number in range(1000):
         memory.use(f"s{number % 10}", "a/one")
     eventually(lambda: shared.notes >= 10)
-    assert shared.notes <= 30
+    assert shared.notes <= 10 * (2 + (time.monotonic() - started) / GATHER_S)
 
 
 def test_a_slow_look_up_is_waited_for_once_and_for_no_longer_than_is_allowed(
@@ -204,7 +207,7 @@ def test_a_slow_look_up_is_waited_for_once_and_for_no_longer_than_is_allowed(
     assert memory.failing
     assert memory.settled("theirs")
     assert memory.columns(["mine", "theirs"], MODELS).tolist() == [0, NO_SESSION]
-    assert time.monotonic() - started < SOON_S / 2
+    assert time.monotonic() - started < PATIENCE_S / 2
     assert "sessions are left to each process for a while: no answer within 300 ms" in caplog.text
     shared.gate.set()
     eventually(lambda: memory.columns(["theirs"], MODELS).tolist() == [1])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import PATIENCE_S
 
 from monkey_coder.quantum.training_monitor import (
     MonitorConfig,
@@ -169,6 +170,6 @@ def test_a_paused_loop_waits_until_released(release) -> None:
     held.wait()
     assert not steps
     getattr(control, release)()
-    thread.join(timeout=60.0)
+    thread.join(timeout=PATIENCE_S)
     assert not thread.is_alive()
     assert steps[0].stopped == (release == "stop")

@@ -111,7 +111,7 @@ def test_neither_order_nor_repetition_changes_what_is_learned(rows, random, most
 def test_a_killed_learner_reads_again_from_where_it_must_and_has_the_same(rows, killed, late, most) -> None:
     rows = as_stored(rows)
     known = lookup(some_decisions())
-    readable = {each: known[each] for each in sorted(known)[late:]}  # the others come into the log later
+    readable = {each: known[each] for each in list(known)[late:]}  # the others come into the log later
     first = TransitionLog(TransitionOptions(most_decisions=most))
     first.take(rows[:killed], readable.get, NOW)
     since = first.since

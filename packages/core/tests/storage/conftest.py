@@ -9,11 +9,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from redis_process import DURABLE, RedisProcess, running_redis
+from redis_process import DURABLE, RedisProcess, patient_store, running_redis
 from servers import free_port
 
 from monkey_coder.storage.port import Retention, Store
-from monkey_coder.storage.redis_store import RedisStore
 from monkey_coder.storage.sqlite_store import SqliteStore
 
 Opener = Callable[..., Store]
@@ -50,7 +49,7 @@ def make_opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Call
                 else:
                     fixture = "redis_server" if request.param == "redis" else "redis_cluster"
                     url = request.getfixturevalue(fixture).url
-                    store = RedisStore.open(url, time.time, retention, namespace=f"test-{number}")
+                    store = patient_store(url, retention, f"test-{number}")
                 return opened.enter_context(closing(store))
 
             return open_again

@@ -7,13 +7,12 @@ import time
 from contextlib import closing
 
 import pytest
-from redis_process import running_redis
+from redis_process import patient_store, running_redis
 from servers import PATIENCE_S, eventually
 
 from monkey_coder.errors import StoreUnavailableError
 from monkey_coder.storage.background_writer import BackgroundWriter
 from monkey_coder.storage.port import START, Appended, DecisionRow, OutcomeRow, Retention
-from monkey_coder.storage.redis_store import RedisStore
 from monkey_coder.storage.sqlite_store import SqliteStore
 
 
@@ -65,7 +64,7 @@ def on_file(path, *, retention=None, **options) -> Writing:
 
 
 def on_redis(server, **options) -> Writing:
-    return Writing(RedisStore.open(server.url, time.time), **options)
+    return Writing(patient_store(server.url), **options)
 
 
 def test_a_decision_is_readable_soon_without_another_word(store) -> None:
@@ -88,7 +87,7 @@ def test_many_rows_at_once_are_taken_and_all_of_them_written(path) -> None:
     with on_file(path) as it:
         for row in rows:
             it.writer.put(row)
-        it.writer.close()
+        it.writer.close(PATIENCE_S)
         assert len(ids_in(it.store)) == len(rows)
 
 
@@ -110,7 +109,7 @@ def test_closing_writes_what_waits(path) -> None:
         for number in range(5_000):
             it.writer.put(decision(number))
         futures = [it.writer.put_outcomes([report(number)]) for number in range(100)]
-        it.writer.close()
+        it.writer.close(PATIENCE_S)
         assert len(ids_in(it.store)) == 5_000
         assert [future.result(0) for future in futures] == [[Appended.NEW]] * 100
         assert it.writer.dropped == 0
@@ -140,7 +139,7 @@ def test_many_threads_put_at_once(path) -> None:
         for thread in threads:
             thread.join()
         assert {result for future in futures for result in future.result(PATIENCE_S)} == {Appended.NEW}
-        it.writer.close()
+        it.writer.close(PATIENCE_S)
         assert len(ids_in(it.store)) == 2_000
         assert len(it.store.read_outcomes(START, 10_000)) == 2_000
 
@@ -148,9 +147,10 @@ def test_many_threads_put_at_once(path) -> None:
 def test_during_an_outage_the_oldest_decisions_go_and_the_newest_are_written_later(own_server) -> None:
     with on_redis(own_server, max_decisions=100, flush_every_s=0.02) as it:
         own_server.kill()
-        for number in range(1_000):
+        it.writer.put(decision(0))
+        eventually(lambda: it.errors)  # from now on that one waits to be written, and the others for it
+        for number in range(1, 1_000):
             it.writer.put(decision(number))
-        eventually(lambda: it.errors)
         assert all(isinstance(error, StoreUnavailableError) for error in it.errors)
         assert it.writer.dropped + it.writer.waiting == 1_000
         own_server.start()
@@ -179,8 +179,9 @@ def test_closing_during_an_outage_gives_up_in_time_and_counts(own_server) -> Non
 
 def test_too_many_waiting_outcomes_are_refused_and_never_dropped(own_server) -> None:
     with on_redis(own_server, max_outcomes=5) as it, own_server.client() as client:
-        client.execute_command("CLIENT", "PAUSE", 1_000, "WRITE")
+        client.execute_command("CLIENT", "PAUSE", int(1e3 * PATIENCE_S), "WRITE")
         futures = [it.writer.put_outcomes([report(number)]) for number in range(50)]
+        client.execute_command("CLIENT", "UNPAUSE")
         results = [future.result(PATIENCE_S)[0] for future in futures]
         refused = [result for result in results if isinstance(result, StoreUnavailableError)]
         assert refused
@@ -215,7 +216,7 @@ def test_a_listener_that_fails_does_not_end_the_writing(path, caplog) -> None:
         writer.put(DecisionRow("\ud800", 1.0, b""))
         eventually(lambda: writer.dropped == 1)
         writer.put(decision(1))
-        writer.close()
+        writer.close(PATIENCE_S)
         assert ids_in(store) == ["d000001"]
     assert "error listener" in caplog.text
 

@@ -15,7 +15,7 @@ from redis_process import running_redis
 from servers import PATIENCE_S, eventually
 
 from monkey_coder.errors import StoreUnavailableError
-from monkey_coder.storage.opening import FILE_NAME, open_store
+from monkey_coder.storage.opening import open_store
 from monkey_coder.storage.port import START, DecisionRow, OutcomeRow
 
 CHILD = Path(__file__).with_name("store_child.py")
@@ -99,8 +99,9 @@ def test_two_processes_that_write_at_once_do_not_get_into_each_others_way(where)
 
 def test_a_process_that_is_killed_while_it_writes_leaves_no_lock_behind(tmp_path) -> None:
     with child(str(tmp_path), "everything", "a") as process:
-        eventually((tmp_path / FILE_NAME).exists)
-        time.sleep(0.2)
+        with open_where(str(tmp_path)) as store:
+            eventually(lambda: stored_ids(store))  # it is at work now
+        time.sleep(0.05)
     with open_where(str(tmp_path)) as store:
         store.append_decisions([DecisionRow("after", 1.0, b"")])  # an error, were the file locked
         assert process.returncode is not None
