@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from own_catalog import OWN, write
 
 from monkey_coder.catalog.catalog import Catalog, load_catalog, parse_catalog
 from monkey_coder.catalog.schema import ModelSpec, PriceSpec, Sources
@@ -22,24 +23,11 @@ from monkey_coder.models import TASK_TYPES
 
 DAY = date(2026, 11, 1)
 ROOT = Path(__file__).resolve().parents[3]
-OWN = {
-    "context_window": 1000,
-    "max_output": 100,
-    "quality": {"default": 0.5, "debugging": 0.4},
-    "latency_s": 2.0,
-    "sources": {"quality": "our own measurement"},
-    "prices": {"input_mtok": 1.0, "output_mtok": 4.0},
-}
 
 
 @pytest.fixture(scope="module")
 def default() -> Catalog:
     return load_catalog(on=DAY)
-
-
-def write(path: Path, **content: object) -> Path:
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
 
 
 # The default catalog

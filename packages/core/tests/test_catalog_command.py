@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from builders import ask, engine
+from own_catalog import OWN, own, write
 from redis_process import running_redis
 from typer.testing import CliRunner
 
@@ -21,24 +21,6 @@ from monkey_coder.models import FeedbackRequest
 from monkey_coder.quantum.decision_log import DecisionLog
 from monkey_coder.quantum.outcome_record import Reporter, outcome_row
 from monkey_coder.storage.opening import open_store
-
-OWN = {
-    "context_window": 1000,
-    "max_output": 100,
-    "quality": {"default": 0.5, "debugging": 0.4},
-    "latency_s": 2.0,
-    "sources": {"quality": "our own measurement"},
-    "prices": {"input_mtok": 1.0, "output_mtok": 4.0},
-}
-
-
-def write(path: Path, **content: object) -> Path:
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
-
-
-def own(**changes: object) -> dict[str, object]:
-    return {name: value for name, value in (OWN | changes).items() if value is not ...}
 
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:

@@ -9,28 +9,12 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from own_catalog import OWN, own, write
 
 from monkey_coder.catalog.catalog import load_catalog, parse_catalog
 from monkey_coder.errors import CatalogError
 
 DAY = date(2026, 11, 1)
-OWN = {
-    "context_window": 1000,
-    "max_output": 100,
-    "quality": {"default": 0.5, "debugging": 0.4},
-    "latency_s": 2.0,
-    "sources": {"quality": "our own measurement"},
-    "prices": {"input_mtok": 1.0, "output_mtok": 4.0},
-}
-
-
-def write(path: Path, **content: object) -> Path:
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
-
-
-def own(**changes: object) -> dict[str, object]:
-    return {name: value for name, value in (OWN | changes).items() if value is not ...}
 
 
 def failure(path: Path, **content: object) -> str:
