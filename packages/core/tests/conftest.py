@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +18,11 @@ from monkey_coder.storage.sqlite_store import SqliteStore
 
 if TYPE_CHECKING:
     from monkey_coder.quantum.training_pipeline import TrainedPolicy
+
+# What commands print must not depend on who runs the tests: a terminal's width, or a CI that asks for colours.
+for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(name, None)
+os.environ["COLUMNS"] = "80"
 
 # A loaded machine must not turn a slow example into a failure; the number of examples bounds the time instead. Every
 # run tries the same examples, so that a test fails for what was changed; `--hypothesis-profile searching` tries others.

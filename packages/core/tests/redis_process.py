@@ -21,6 +21,7 @@ from monkey_coder.quantum.redis_tier import RedisTier
 from monkey_coder.storage.port import Retention
 from monkey_coder.storage.redis_client import connect
 from monkey_coder.storage.redis_store import DEFAULT_NAMESPACE, RedisStore
+from monkey_coder.storage.redis_uses import RedisLastUses
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 """What the docs ask for."""
@@ -98,6 +99,11 @@ def running_redis(directory: Path, *options: str) -> Iterator[RedisProcess]:
 def patient_store(url: str, retention: Retention | None = None, namespace: str = DEFAULT_NAMESPACE) -> RedisStore:
     """A store on a server or a Cluster."""
     return RedisStore(connect(url, PATIENCE_S, PATIENCE_S), time.time, retention, namespace)
+
+
+def patient_uses(url: str, clock: Callable[[], float], max_age_s: float, most: int) -> RedisLastUses:
+    """Last uses on a server or a Cluster."""
+    return RedisLastUses(connect(url, PATIENCE_S, PATIENCE_S), clock, max_age_s, most)
 
 
 def patient_tier(url: str, clock: Callable[[], float] = time.monotonic, wait_s: float = PATIENCE_S) -> RedisTier:

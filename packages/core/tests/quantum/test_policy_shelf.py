@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from redis_process import running_redis
+from redis_process import patient_store, running_redis
 
 from monkey_coder.errors import PolicyError, StoreUnavailableError
 from monkey_coder.quantum.policy_bundle import PolicyBundle
@@ -42,7 +42,7 @@ def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shelf]:
     elif request.param == "sqlite":
         yield StoreShelf(request.getfixturevalue("store"), time.time)
     else:
-        with running_redis(tmp_path) as server, closing(open_store(tmp_path, server.url, time.time)) as store:
+        with running_redis(tmp_path) as server, closing(patient_store(server.url)) as store:
             yield StoreShelf(store, time.time)
 
 

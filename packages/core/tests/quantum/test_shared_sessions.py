@@ -14,15 +14,13 @@ from pathlib import Path
 
 import pytest
 from builders import Model, SetClock, table
-from redis_process import RedisProcess, running_redis
+from redis_process import RedisProcess, patient_uses, running_redis
 from servers import PATIENCE_S, eventually
 
 from monkey_coder.errors import StoreUnavailableError
 from monkey_coder.quantum.session_affinity import NO_SESSION
 from monkey_coder.quantum.shared_sessions import FRESH_S, GATHER_S, SharedSessionMemory
 from monkey_coder.storage.last_uses import FILE_NAME, LastUse, LastUses, open_last_uses
-from monkey_coder.storage.redis_client import connect
-from monkey_coder.storage.redis_uses import RedisLastUses
 
 NOW = 1_700_000_000.0
 DAY_S = 86_400.0
@@ -46,7 +44,7 @@ class Processes:
     def open(self) -> LastUses:
         if self.url is None:
             return open_last_uses(self.folder, None, self.wall, DAY_S, 1000)
-        return RedisLastUses(connect(self.url, PATIENCE_S, PATIENCE_S), self.wall, DAY_S, 1000)
+        return patient_uses(self.url, self.wall, DAY_S, 1000)
 
     def one_more(self, open_: Callable[[], LastUses] | None = None, **options: float) -> SharedSessionMemory:
         given = {"max_age_s": DAY_S, "wait_s": PATIENCE_S} | options

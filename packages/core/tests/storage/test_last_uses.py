@@ -6,11 +6,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 from builders import SetClock
-from redis_process import RedisProcess
+from redis_process import RedisProcess, patient_uses
 from servers import eventually, free_port
 
 from monkey_coder.errors import StoreFormatError, StoreUnavailableError
@@ -30,14 +31,14 @@ def clock() -> SetClock:
 @pytest.fixture(params=["sqlite", "redis", "cluster"])
 def open_again(request: pytest.FixtureRequest, tmp_path: Path, clock: SetClock) -> Iterator[Opener]:
     """Opens the same again and again, as processes do: 60 s and 3 keys are kept."""
-    url = None
+    made: Opener = partial(open_last_uses, tmp_path, None, clock, 60.0, 3)
     if request.param != "sqlite":
         server: RedisProcess = request.getfixturevalue(f"redis_{'server' if request.param == 'redis' else 'cluster'}")
-        url = server.url
         with server.client() as client:
             client.flushdb()
+        made = partial(patient_uses, server.url, clock, 60.0, 3)
     with ExitStack() as opened:
-        yield lambda: opened.enter_context(closing(open_last_uses(tmp_path, url, clock, 60.0, 3)))
+        yield lambda: opened.enter_context(closing(made()))
 
 
 def test_what_one_process_notes_the_others_find(open_again: Opener) -> None:
