@@ -14,6 +14,18 @@ from pathlib import Path
 from monkey_coder.storage.background_writer import BackgroundWriter
 from monkey_coder.storage.opening import open_store
 from monkey_coder.storage.port import DecisionRow, OutcomeRow, Store
+from monkey_coder.storage.redis_client import connect
+from monkey_coder.storage.redis_store import RedisStore
+
+
+PATIENCE_S = 180.0
+"""For a server on a loaded machine."""
+
+
+def opened(where: str) -> Store:
+    if where.startswith("redis://"):
+        return RedisStore(connect(where, PATIENCE_S, PATIENCE_S), time.time)
+    return open_store(Path(where), None, time.time)
 
 
 def say(text: object) -> None:
@@ -52,8 +64,7 @@ def write_everything(store: Store, name: str, numbers) -> None:
 
 if __name__ == "__main__":
     where, mode, name, *count = sys.argv[1:]
-    redis_url = where if where.startswith("redis://") else None
-    with closing(open_store(Path(where), redis_url, time.time)) as store:
+    with closing(opened(where)) as store:
         modes = {
             "one-by-one": acknowledge,
             "writer": acknowledge_through_writer,

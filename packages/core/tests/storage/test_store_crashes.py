@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from redis_process import running_redis
+from redis_process import patient_store, running_redis
 from servers import PATIENCE_S, eventually
 
 from monkey_coder.errors import StoreUnavailableError
@@ -57,7 +57,7 @@ def said_until_killed(process, lines: int, pause_s: float = 0.05) -> list[str]:
 
 
 def open_where(where: str):
-    return closing(open_store(Path(where), where if where.startswith("redis://") else None, time.time))
+    return closing(patient_store(where) if where.startswith("redis://") else open_store(Path(where), None, time.time))
 
 
 def stored_ids(store) -> set[str]:
