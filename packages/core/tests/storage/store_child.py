@@ -17,7 +17,6 @@ from monkey_coder.storage.port import DecisionRow, OutcomeRow, Store
 from monkey_coder.storage.redis_client import connect
 from monkey_coder.storage.redis_store import RedisStore
 
-
 PATIENCE_S = 180.0
 """For a server on a loaded machine."""
 
