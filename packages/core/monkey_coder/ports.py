@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.catalog.table import ModelTable
+from monkey_coder.lean_values import lean, lean_with_room, once
 from monkey_coder.models import Preferences, RouteRequest, RoutingDecision, TaskType
 
 FloatArray = NDArray[np.float32]
@@ -35,8 +35,10 @@ the kind of task is known."""
 HALF_TRUST_EVIDENCE: Final = 20.0
 """Outcomes behind an estimate at which it deserves confidence one half."""
 
+_HALF_TRUST: Final = np.array(HALF_TRUST_EVIDENCE, dtype=np.float32)  # as an array: a plain number takes twice the time
 
-@dataclass(frozen=True)
+
+@lean_with_room
 class RouteBatch:
     """Everything a strategy may look at, for a batch of requests.
 
@@ -81,30 +83,45 @@ class RouteBatch:
     def __len__(self) -> int:
         return len(self.state)
 
-    @cached_property
+    @once
+    def untried(self) -> bool:
+        """Whether no request has seen an attempt yet."""
+        return not np.count_nonzero(self.attempts)
+
+    @once
+    def most_attempts(self) -> int:
+        """The highest of `attempts_left`; 0 without requests."""
+        return max(self.attempts_left.tolist(), default=0)
+
+    @once
+    def has_floor(self) -> bool:
+        """Whether any request has a quality floor."""
+        return any(self.quality_floor.tolist())
+
+    @once
     def choices(self) -> IntArray:
         """(B,) how many candidates each request has."""
         return np.asarray(self.candidates.sum(axis=1))
 
-    @cached_property
+    @once
     def price(self) -> FloatArray:
         """(B, M) successes that the cost of an attempt takes off its utility."""
         return self.cost_weight[:, None] * self.cost_usd
 
-    @cached_property
+    @once
     def delay(self) -> FloatArray:
         """(B, M) successes that the latency of an attempt takes off its utility."""
         return self.latency_weight[:, None] * self.latency_s
 
-    @cached_property
+    @once
     def prior_trust(self) -> FloatArray:
         """(B,) how far the candidates' priors can be trusted; see `trust`."""
         return self.trust(self.evidence)
 
     def trust(self, evidence: FloatArray) -> FloatArray:
         """(B,) how far estimates from (B, M) outcomes can be trusted: n / (n + 20), the mean over the candidates."""
-        shares = evidence / (evidence + np.float32(HALF_TRUST_EVIDENCE))
-        mean = shares.sum(axis=1, where=self.candidates) / np.maximum(self.choices, 1)
+        shares = evidence / (evidence + _HALF_TRUST)
+        mean = np.add.reduce(shares, axis=1, where=self.candidates) / np.maximum(self.choices, 1)
         return np.asarray(mean, dtype=np.float32)
 
     def take(self, rows: Sequence[int]) -> RouteBatch:
@@ -115,7 +132,7 @@ class RouteBatch:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@lean
 class Scores:
     """One strategy's opinion on every candidate of a batch.
 
@@ -172,7 +189,7 @@ class RoutingEngine(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@lean
 class Deliberation:
     """What the decisions of a batch were made from, beyond the batch; N strategies, B requests and M models.
 
@@ -240,7 +257,7 @@ class Reuse:
     shared: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@lean
 class DecisionEvent:
     """One decision, as the listeners see it. Holds no prompt text.
 

@@ -97,6 +97,11 @@ class ModelTable:
         return min([*self.context_window.tolist(), *self.max_output.tolist()], default=0)
 
     @cached_property
+    def all_available(self) -> bool:
+        """Whether every model is."""
+        return bool(self.available.all())
+
+    @cached_property
     def deployments(self) -> tuple[NDArray[np.int64], ...]:
         """Columns of the deployments of each model that has several; empty where none has."""
         places: dict[str, list[int]] = {}

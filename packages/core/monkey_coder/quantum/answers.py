@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.core.complexity import persona_for
+from monkey_coder.lean_values import lean
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
 from monkey_coder.quantum.collapse_strategies import Ballots, Ranking
 from monkey_coder.quantum.exploration import Served
@@ -21,8 +21,10 @@ from monkey_coder.quantum.told_models import CONFIDENCE_DIGITS, described, figur
 Answer = dict[str, Any]
 """A decision as the fields of `monkey_coder.models.RoutingDecision`."""
 
+_BROKEN: Final[Mapping[str, str]] = {"TIMEOUT": "deadline", "FAILED": "strategy"}
 
-@dataclass(frozen=True, slots=True)
+
+@lean
 class Estimates:
     """What is expected of each model, each (B, M).
 
@@ -41,7 +43,7 @@ class Estimates:
         return Estimates(self.success[rows], self.low[rows], self.high[rows])
 
 
-@dataclass(frozen=True, slots=True)
+@lean
 class Decided:
     """All that the answers of one group of requests are made from; rows as in `prepared.batch`.
 
@@ -91,21 +93,21 @@ def write_answers(
     batch, estimates = prepared.batch, decided.estimates
     expectations = (estimates.success, estimates.low, estimates.high, batch.latency_s, ranking.utility)
     told = figures(expectations, prepared.gated.cost_usd, order)
-    counts: list[int] = batch.candidates.sum(axis=1).tolist()
-    winners: list[int] = ranking.order[:, 0].tolist()
-    runners_up: list[int] = ranking.order[:, :2][:, -1].tolist()
+    counts: list[int] = batch.choices.tolist()
+    ranked: list[list[int]] = ranking.order[:, :2].tolist()
+    sure, *sure_alone = rounded(np.concatenate([ranking.confidence[None], ballots.confidence]), CONFIDENCE_DIGITS)
     tallies = zip(
         ranking.decider.tolist(),
         ranking.support.tolist(),
         ranking.voters.tolist(),
         decided.reaching.tolist(),
         decided.stays.tolist(),
-        rounded(ranking.confidence, CONFIDENCE_DIGITS),
+        sure,
         served.explored.tolist(),
         rounded(served.propensity, 6),
         strict=True,
     )
-    threads = _thread_results(ballots, ranking, outcomes, refs)
+    threads = _thread_results(ballots, ranking, outcomes, refs, sure_alone)
     degraded_by_all = degradations(None, outcomes)
     answers: list[Answer] = []
     for row, (decider, support, voters, reaching, stays, confidence, explored, propensity) in enumerate(tallies):
@@ -126,12 +128,12 @@ def write_answers(
                 "collapse_strategy": decided.collapse,
                 "collapse_reasoning": sentence(
                     decided.collapse,
-                    refs[winners[row]],
+                    refs[ranked[row][0]],
                     ballots.strategies[decider],
                     support,
                     voters,
                     reaching,
-                    refs[runners_up[row]] if stays else None,
+                    refs[ranked[row][-1]] if stays else None,
                     refs[chains[row][0]] if explored else None,
                 ),
                 "explored": explored,
@@ -158,9 +160,13 @@ def write_answers(
 
 
 def _thread_results(
-    ballots: Ballots, ranking: Ranking, outcomes: Sequence[ThreadOutcome], refs: Sequence[str]
+    ballots: Ballots,
+    ranking: Ranking,
+    outcomes: Sequence[ThreadOutcome],
+    refs: Sequence[str],
+    confidence: Sequence[Sequence[float]],
 ) -> list[list[dict[str, Any]]]:
-    """What every strategy did, for each row."""
+    """What every strategy did, for each row; `confidence` is theirs, rounded, in lists of the rows'."""
     about = [(outcome.strategy, outcome.status, _milliseconds(outcome)) for outcome in outcomes]
     firsts: list[list[int]] = ranking.first.T.tolist()
     voting: list[list[bool]] = ballots.voting.T.tolist()
@@ -170,12 +176,12 @@ def _thread_results(
                 "strategy": strategy,
                 "status": status,
                 "model": refs[first] if votes else None,
-                "confidence": confidence if votes else None,
+                "confidence": sure if votes else None,
                 "execution_time_ms": time_ms,
             }
-            for (strategy, status, time_ms), first, votes, confidence in zip(about, *row, strict=True)
+            for (strategy, status, time_ms), first, votes, sure in zip(about, *row, strict=True)
         ]
-        for row in zip(firsts, voting, rounded(ballots.confidence.T, CONFIDENCE_DIGITS), strict=True)
+        for row in zip(firsts, voting, zip(*confidence, strict=True), strict=True)
     ]
 
 
@@ -199,9 +205,9 @@ def was_asked(requested: Sequence[str] | None, strategy: str) -> bool:
 
 def degradations(requested: Sequence[str] | None, outcomes: Sequence[ThreadOutcome]) -> list[str]:
     """What should have worked for a request and did not."""
-    statuses = {outcome.status for outcome in outcomes if was_asked(requested, outcome.strategy)}
-    reasons: Mapping[str, str] = {"TIMEOUT": "deadline", "FAILED": "strategy"}
-    return [reason for status, reason in reasons.items() if status in statuses]
+    asked = outcomes if requested is None else [outcome for outcome in outcomes if outcome.strategy in requested]
+    statuses = {outcome.status for outcome in asked}
+    return [reason for status, reason in _BROKEN.items() if status in statuses]
 
 
 def sentence(

@@ -7,18 +7,18 @@ lower expected cost, then by catalog order, so that the same ballots always give
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monkey_coder.lean_values import lean, lean_with_room, once
 from monkey_coder.models import CollapseName
 from monkey_coder.ports import BoolArray, FloatArray, IntArray
 
 
-@dataclass(frozen=True)
+@lean_with_room
 class Ballots:
     """What the strategies said about a batch; S strategies, B requests, M models.
 
@@ -42,11 +42,11 @@ class Ballots:
     candidates: BoolArray
     cost_usd: FloatArray
 
-    @cached_property
+    @once
     def _weighing(self) -> tuple[FloatArray, FloatArray]:
-        weights = np.where(self.voting, self.confidence * self.reliability, np.float32(0.0))
-        total = weights.sum(axis=0)
-        if np.count_nonzero(total) < len(total):
+        weights = np.where(self.voting, self.confidence * self.reliability, _NOTHING)
+        total = np.add.reduce(weights, axis=0)
+        if not all(total.tolist()):
             weights = np.where(self.voting & (total <= 0.0), np.float32(1.0), weights)
             total = np.maximum(weights.sum(axis=0), 1e-12)
         return weights, total
@@ -61,20 +61,26 @@ class Ballots:
         """(B,) what all voting strategies weigh together; above 0."""
         return self._weighing[1]
 
-    @cached_property
+    @once
     def voters(self) -> IntArray:
         """(B,) how many strategies vote."""
-        return np.asarray(self.voting.sum(axis=0))
+        return np.asarray(np.add.reduce(self.voting, axis=0))
 
-    @cached_property
+    @once
     def heard(self) -> FloatArray:
         """(S, B, M) utilities as far as they count: 0 where a strategy does not vote."""
-        return np.where(self.voting[:, :, None], self.utility, np.float32(0.0))
+        return np.where(self.voting[:, :, None], self.utility, _NOTHING)
 
-    @cached_property
+    @once
     def first(self) -> IntArray:
         """(S, B) the column that each strategy puts first; meaningless where it does not vote."""
         return foremost(_eligible(self.utility, self.candidates), self.cost_usd)
+
+    @once
+    def starts(self) -> IntArray:
+        """(S, B) where each strategy's utilities for each request begin, all laid out in one row."""
+        strategies, requests, models = self.utility.shape
+        return np.arange(0, strategies * requests * models, models).reshape(strategies, requests)
 
     def take(self, rows: Sequence[int]) -> Ballots:
         """The ballots of some of the requests."""
@@ -90,7 +96,7 @@ class Ballots:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@lean
 class Ranking:
     """One ranked decision for each request.
 
@@ -123,6 +129,12 @@ Collapse = Callable[[Ballots], Ranking]
 NEAR: Final = 0.1
 """Regret, in successes, at which a strategy's support for the winner has fallen to 1/e."""
 
+# As arrays, for a plain number takes several times as long beside a small array; `reduce` is used for the like reason.
+_NOTHING: Final = np.array(0.0, dtype=np.float32)
+_LESS_THAN_NOTHING: Final = np.array(-1.0, dtype=np.float32)
+_INFINITE: Final = np.array(np.inf, dtype=np.float32)
+_NEAR: Final = np.array(NEAR, dtype=np.float32)
+
 
 def mean_utility(ballots: Ballots) -> FloatArray:
     """(B, M) utilities averaged over the strategies."""
@@ -131,35 +143,37 @@ def mean_utility(ballots: Ballots) -> FloatArray:
 
 def foremost(keyed: NDArray[np.floating], cost_usd: FloatArray) -> IntArray:
     """(..., B) the column of the highest of (..., B, M) values, ties broken as by `best_first`."""
-    tied = keyed == keyed.max(axis=-1, keepdims=True)
-    return np.asarray(np.where(tied, cost_usd, np.inf).argmin(axis=-1))
+    tied = keyed == np.maximum.reduce(keyed, axis=-1, keepdims=True)
+    return np.asarray(np.where(tied, cost_usd, _INFINITE).argmin(axis=-1))
 
 
 def best_first(utility: NDArray[np.floating], ballots: Ballots) -> IntArray:
     """Sort columns by falling utility, then rising cost, then catalog order; non-candidates last.
 
     Args:
-        utility: (..., B, M).
+        utility: (B, M), or (N, B, M) for N rankings of every request.
         ballots: For candidates and costs.
 
     Returns:
-        (..., B, M) columns.
+        (B, M) or (N, B, M) columns.
     """
     keyed = -_eligible(utility, ballots.candidates)
     cost = ballots.cost_usd
-    return np.lexsort((cost if cost.shape == keyed.shape else np.broadcast_to(cost, keyed.shape), keyed), axis=-1)
+    if cost.shape != keyed.shape:
+        cost = cost[None].repeat(len(keyed), axis=0)
+    return np.lexsort((cost, keyed), axis=-1)
 
 
 def best_score(ballots: Ballots) -> Ranking:
     """The strategy that is most confident, after its calibration, decides alone."""
-    decider = np.argmax(np.where(ballots.voting, ballots.weights, -1.0), axis=0)
+    decider = np.where(ballots.voting, ballots.weights, _LESS_THAN_NOTHING).argmax(axis=0)
     return _decided_by(decider, ballots)
 
 
 def first_success(ballots: Ballots) -> Ranking:
     """The strategy that answered first decides alone."""
     never = len(ballots.strategies) + 1  # later than a vote whose arrival nobody noted
-    decider = np.argmin(np.where(ballots.voting, ballots.arrival[:, None], never), axis=0)
+    decider = np.where(ballots.voting, ballots.arrival[:, None], never).argmin(axis=0)
     return _decided_by(decider, ballots)
 
 
@@ -173,20 +187,25 @@ def consensus(ballots: Ballots) -> Ranking:
     """The model that most strategies put first; where that is no majority, the weighted best of the tied."""
     mean = mean_utility(ballots)
     votes = _votes(ballots)
-    most = votes.max(axis=1, keepdims=True)
-    tied = (votes == most) & ballots.candidates
-    ahead = foremost(np.where(tied, mean, -np.inf), ballots.cost_usd)
-    return _ranked(_move_to_front(best_first(mean, ballots), ahead), mean, ballots)
+    tied = votes == np.maximum.reduce(votes, axis=1, keepdims=True)
+    order = best_first(mean, ballots)
+    starts = ballots.starts[0]
+    place = tied.ravel().take(starts[:, None] + order).argmax(axis=1)  # of the first in the order that is tied
+    if any(place.tolist()):
+        order = _move_to_front(order, order.ravel().take(starts + place))
+    return _ranked(order, mean, ballots)
 
 
 def combined(ballots: Ballots) -> Ranking:
     """Rank aggregation: models in the order of their weighted mean rank (Borda, 1784), ties by utility."""
     mean = mean_utility(ballots)
-    weighty = ballots.weights.any(axis=1)  # who has no weight anywhere moves no mean
+    weighty = [place for place, weights in enumerate(ballots.weights.tolist()) if any(weights)]  # others move no mean
     order = best_first(ballots.utility[weighty], ballots)
-    ranks = order.argsort(axis=-1)  # the place of each column in the order
-    borda = np.einsum("sb,sbm->bm", ballots.weights[weighty], ranks) / ballots.total[:, None]
-    keyed = np.where(ballots.candidates, np.round(borda, 6), np.inf)
+    columns = ballots.starts[0][:, None] + order
+    places = ballots.weights[weighty][:, :, None] * np.arange(mean.shape[1])
+    ranks = np.bincount(columns.ravel(), places.ravel(), mean.size).reshape(mean.shape)  # weighted, and added up
+    borda = np.rint(ranks / ballots.total[:, None] * 1e6)  # what differs by less is tied
+    keyed = -_eligible(-borda, ballots.candidates)
     return _ranked(np.lexsort((ballots.cost_usd, -mean, keyed), axis=-1), mean, ballots)
 
 
@@ -206,24 +225,24 @@ def _decided_by(decider: IntArray, ballots: Ballots) -> Ranking:
     first = ballots.first
     agrees = (first == order[:, 0]) & ballots.voting
     confidence = ballots.confidence[decider, rows]
-    return Ranking(order, utility, confidence, decider, agrees.sum(axis=0), ballots.voters, first)
+    return Ranking(order, utility, confidence, decider, np.add.reduce(agrees, axis=0), ballots.voters, first)
 
 
 def _ranked(order: IntArray, utility: FloatArray, ballots: Ballots) -> Ranking:
     winner, first = order[:, 0], ballots.first
     agrees = (first == winner) & ballots.voting
-    support = agrees.sum(axis=0)
+    support = np.add.reduce(agrees, axis=0)
     share = ballots.weights * nearness(winner, first, ballots)
-    confidence = np.asarray((share * ballots.confidence).sum(axis=0) / ballots.total, dtype=np.float32)
-    decider = np.where(agrees | (support == 0), share, -1.0).argmax(axis=0)
+    confidence = np.asarray(np.add.reduce(share * ballots.confidence, axis=0) / ballots.total, dtype=np.float32)
+    decider = np.where(agrees | (support == 0), share, _LESS_THAN_NOTHING).argmax(axis=0)
     return Ranking(order, utility, confidence, decider, support, ballots.voters, first)
 
 
 def nearness(winner: IntArray, first: IntArray, ballots: Ballots) -> FloatArray:
     """(S, B) how near the winner comes to each strategy's own best: 1 where it is that, falling with the regret."""
-    strategies, rows = np.arange(len(first))[:, None], np.arange(len(winner))
-    gain = ballots.heard[:, rows, winner] - ballots.heard[strategies, rows, first]
-    return np.asarray(np.exp(gain / NEAR))
+    heard = ballots.heard.ravel()  # for columns are taken out of one row several times quicker
+    gain = heard.take(ballots.starts + winner) - heard.take(ballots.starts + first)
+    return np.asarray(np.exp(gain / _NEAR))
 
 
 def put_first(column: IntArray, ranking: Ranking, ballots: Ballots) -> Ranking:
@@ -236,14 +255,14 @@ def _eligible(utility: NDArray[np.floating], candidates: BoolArray) -> NDArray[n
     """(..., B, M) the same utilities, but minus infinity for models that are no candidates."""
     if np.count_nonzero(candidates) == candidates.size:
         return utility
-    return np.where(candidates, utility, -np.inf)
+    return np.where(candidates, utility, -_INFINITE)
 
 
 def _votes(ballots: Ballots) -> IntArray:
     """(B, M) how many voting strategies put each model first."""
     models = np.arange(ballots.candidates.shape[1])
     named = (ballots.first[:, :, None] == models) & ballots.voting[:, :, None]
-    return np.asarray(named.sum(axis=0))
+    return np.asarray(np.add.reduce(named, axis=0))
 
 
 def _move_to_front(order: IntArray, column: IntArray) -> IntArray:

@@ -41,7 +41,7 @@ def deliberation(
         bonus=bonus,
         strategies=ballots.strategies,
         utility=ballots.utility,
-        chances=tuple(_chances(outcome, rows) for outcome in outcomes),
+        chances=tuple([_chances(outcome, rows) for outcome in outcomes]),
         confidence=ballots.confidence,
         reliability=ballots.reliability,
         voting=ballots.voting,

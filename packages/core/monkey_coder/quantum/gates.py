@@ -7,13 +7,13 @@ are evaluated for a whole batch; the words for an exclusion are made only when s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.catalog.table import CAPABILITIES, ModelTable
+from monkey_coder.lean_values import lean
 from monkey_coder.models import Exclusion, ExclusionReason, RouteRequest
 from monkey_coder.ports import BoolArray, IntArray
 
@@ -37,7 +37,7 @@ _CODE: Final = {reason: code for code, reason in enumerate(REASONS, start=1)}
 _CAPABILITY_COLUMN: Final = {name: column for column, name in enumerate(CAPABILITIES)}
 
 
-@dataclass(frozen=True, slots=True)
+@lean
 class Gated:
     """The outcome of all gates for a batch.
 
@@ -149,12 +149,12 @@ def apply_gates(
     budget = np.array(budgets, dtype=np.float64)
     codes = np.zeros(cost.shape, dtype=np.uint8)
     # From the last rule to the first, so that the first that applies is the one that stands.
-    if np.count_nonzero(table.available) < len(table):
+    if not table.all_available:
         codes[:, ~table.available] = _CODE["unavailable"]
     if min(budgets, default=np.inf) < np.inf:
         codes[cost > budget[:, None]] = _CODE["budget"]
     needed = input_tokens + output_tokens
-    if np.maximum.reduce(needed, initial=0) > table.least_limit:
+    if max(needed.tolist(), default=0) > table.least_limit:
         codes[output_tokens[:, None] > table.max_output] = _CODE["max_output"]
         codes[needed[:, None] > table.context_window] = _CODE["context_window"]
     for row, request in enumerate(requests):

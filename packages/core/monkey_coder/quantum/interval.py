@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -23,11 +24,19 @@ def wilson(
     Returns:
         Lower and upper ends, each within [0, 1], with `success` between them.
     """
-    outcomes = np.maximum(evidence, 1e-9)
+    zero, one, z, whole, half, quarter, least = _numbers(np.promote_types(success.dtype, evidence.dtype))
+    outcomes = np.maximum(evidence, least)
     successes = outcomes * success
-    scale = 1.0 / (outcomes + Z_90**2)
-    centre = (successes + 0.5 * Z_90**2) * scale
-    half = np.sqrt(successes * (1.0 - success) + 0.25 * Z_90**2) * (Z_90 * scale)
-    low = np.maximum(np.minimum(centre - half, success), 0.0)
-    high = np.minimum(np.maximum(centre + half, success), 1.0)
+    scale = one / (outcomes + whole)
+    centre = (successes + half) * scale
+    reach = np.sqrt(successes * (one - success) + quarter) * (z * scale)
+    low = np.maximum(np.minimum(centre - reach, success), zero)
+    high = np.minimum(np.maximum(centre + reach, success), one)
     return np.asarray(low, dtype=np.float32), np.asarray(high, dtype=np.float32)
+
+
+@lru_cache(maxsize=8)
+def _numbers(kind: np.dtype[np.floating]) -> tuple[NDArray[np.floating], ...]:
+    """0, 1, z, all, half and a quarter of its square, and next to nothing; plain numbers would take twice the time."""
+    numbers = (0.0, 1.0, Z_90, Z_90**2, 0.5 * Z_90**2, 0.25 * Z_90**2, 1e-9)
+    return tuple(np.array(number, dtype=kind) for number in numbers)

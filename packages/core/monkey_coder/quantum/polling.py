@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
+from monkey_coder.lean_values import lean
 from monkey_coder.ports import BoolArray, FloatArray, RouteBatch, Scores
 from monkey_coder.quantum.answers import Estimates
 from monkey_coder.quantum.collapse_strategies import Ballots
@@ -15,7 +15,7 @@ from monkey_coder.quantum.interval import wilson
 from monkey_coder.quantum.thread_manager import ThreadOutcome
 
 
-@dataclass(frozen=True, slots=True)
+@lean
 class Polled:
     """What came of asking the strategies about B requests.
 
@@ -68,25 +68,21 @@ def collect_ballots(
         reliability: How far each strategy has deserved its confidence so far; absent means 1.
     """
     shape = (len(outcomes), *batch.candidates.shape)
-    opinions = [outcome.scores or _no_opinion(batch) for outcome in outcomes]
-    utility = np.array([each.utility for each in opinions], dtype=np.float32).reshape(shape)
+    strategies = tuple([outcome.strategy for outcome in outcomes])
+    utility, confidence = np.empty(shape, dtype=np.float32), np.empty(shape[:2], dtype=np.float32)
+    trusted, voting = np.empty(shape[:2], dtype=np.float32), np.empty(shape[:2], dtype=np.bool_)
+    arrival = np.full(shape[0], shape[0], dtype=np.int64)  # later than all that came
+    for place, outcome in enumerate(outcomes):
+        told = outcome.scores or _no_opinion(batch)
+        utility[place], confidence[place], voting[place] = told.utility, told.confidence, told.abstains
+        trusted[place] = reliability.get(outcome.strategy, 1.0)
+        if outcome.arrival is not None:
+            arrival[place] = outcome.arrival
     utility += bonus
-    voting = ~np.array([each.abstains for each in opinions], dtype=np.bool_).reshape(shape[:2])
+    np.logical_not(voting, out=voting)
     if asked is not None:
-        voting &= np.array([asked[outcome.strategy] for outcome in outcomes])
-    trusted = np.empty(shape[:2], dtype=np.float32)
-    trusted[:] = np.array([reliability.get(outcome.strategy, 1.0) for outcome in outcomes], dtype=np.float32)[:, None]
-    never = len(outcomes)
-    return Ballots(
-        strategies=tuple(outcome.strategy for outcome in outcomes),
-        utility=utility,
-        confidence=np.array([each.confidence for each in opinions], dtype=np.float32).reshape(shape[:2]),
-        reliability=trusted,
-        voting=voting,
-        arrival=np.array([never if o.arrival is None else o.arrival for o in outcomes], dtype=np.int64),
-        candidates=batch.candidates,
-        cost_usd=batch.cost_usd,
-    )
+        voting &= np.array([asked[strategy] for strategy in strategies])
+    return Ballots(strategies, utility, confidence, trusted, voting, arrival, batch.candidates, batch.cost_usd)
 
 
 def _no_opinion(batch: RouteBatch) -> Scores:

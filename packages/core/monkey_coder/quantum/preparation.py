@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from monkey_coder.catalog.named_models import require_known_models
 from monkey_coder.core.complexity import analyse, estimate_tokens
 from monkey_coder.errors import UnknownStrategyError
+from monkey_coder.lean_values import lean
 from monkey_coder.models import RouteRequest, TaskAnalysis
 from monkey_coder.ports import ACCEPTED, REJECTED, UNANSWERED, UNTRIED, FloatArray, IntArray, RouteBatch, TextEmbedder
 from monkey_coder.quantum.budget_pacing import paced_weights
@@ -21,7 +21,7 @@ from monkey_coder.quantum.state_encoder import RequestFacts, encode_states, task
 from monkey_coder.quantum.text_marks import text_marks
 
 
-@dataclass(frozen=True, slots=True)
+@lean
 class Prepared:
     """A batch that is ready to be scored, with what the answer will say about its making.
 

@@ -28,7 +28,7 @@ def apply_quality_floor(
         The ranking, and (B,) how many candidates reach the floor; -1 where there is none.
     """
     floor = batch.quality_floor
-    if not np.count_nonzero(floor):
+    if not batch.has_floor:
         return ranking, np.full(len(batch), -1)
     reaches = acceptable(estimates, batch)
     # 2 > low + ... : any that reaches stands before any that does not, and among the former the cheaper first.
@@ -42,6 +42,6 @@ def apply_quality_floor(
 
 def acceptable(estimates: Estimates, batch: RouteBatch) -> BoolArray:
     """(B, M) candidates whose lower bound reaches their request's floor; all of them where it has none."""
-    if not np.count_nonzero(batch.quality_floor):
+    if not batch.has_floor:
         return batch.candidates
     return np.asarray(batch.candidates & (estimates.low >= batch.quality_floor[:, None]))

@@ -20,6 +20,9 @@ MOST_WEIGHT: Final = 1e12
 """Upper bound of lambda and mu, far beyond what can matter, so that preferences of any size give finite utilities."""
 
 
+_NO_TIME: Final = np.array(0.0, dtype=np.float32)  # as an array: a plain number takes twice the time
+
+
 def reference_weights(
     preferences: Sequence[Preferences], cost_ref: NDArray[np.floating], latency_ref: NDArray[np.floating]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -78,7 +81,7 @@ def references(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(B,) cost of the dearest and (B,) latency of the slowest candidate of each request; 0 without candidates."""
     cost_ref = np.maximum.reduce(cost_usd, axis=1, where=candidates, initial=0.0)
-    latency_ref = np.maximum.reduce(np.where(candidates, latency_s, 0.0), axis=1)
+    latency_ref = np.maximum.reduce(np.where(candidates, latency_s, _NO_TIME), axis=1)
     return cost_ref.astype(np.float64, copy=False), latency_ref.astype(np.float64, copy=False)
 
 

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monkey_coder.catalog.table import CAPABILITIES, ModelTable
+from monkey_coder.lean_values import lean
 from monkey_coder.models import CONTEXT_TYPES, TASK_TYPES, TaskAnalysis
 from monkey_coder.ports import REJECTED, FloatArray, IntArray
 from monkey_coder.quantum.text_marks import MARKS
@@ -99,7 +100,7 @@ class StateLayout:
         return self.dimensions + _SIZE
 
 
-@dataclass(frozen=True, slots=True)
+@lean
 class RequestFacts:
     """What a batch of requests amounts to before it is encoded; B rows, M models.
 

@@ -171,6 +171,25 @@ def is_instant(strategy: Strategy) -> bool:
     return bool(getattr(strategy, "instant", False))
 
 
+def _told_at_once(strategy: Strategy, batch: RouteBatch, clock: Clock, arrival: int | None = None) -> ThreadOutcome:
+    """What a strategy did that ran here and now; `arrival` is its rank if it has an opinion."""
+    started = clock()
+    scores, error = _ask(strategy, batch)
+    seconds = clock() - started
+    if scores is None:
+        return ThreadOutcome(strategy.name, "FAILED", None, seconds, None, error)
+    return ThreadOutcome(strategy.name, "SUCCESS", scores, seconds, arrival)
+
+
+def _in_turn(strategies: Sequence[Strategy], batch: RouteBatch, clock: Clock) -> list[ThreadOutcome]:
+    """One outcome for each of some instant strategies."""
+    outcomes, answered = [], 0
+    for strategy in strategies:
+        outcomes.append(told := _told_at_once(strategy, batch, clock, answered))
+        answered += told.scores is not None
+    return outcomes
+
+
 class _FanOut:
     """The work of one batch, by place among its strategies, and the moment when there is nothing left to wait for."""
 
@@ -212,15 +231,12 @@ class _FanOut:
             if self.satisfied:
                 outcomes[place] = ThreadOutcome(strategy.name, "CANCELLED")
                 continue
-            started = clock()
-            scores, error = _ask(strategy, self._batch)
-            seconds = clock() - started
-            if scores is None:
-                outcomes[place] = ThreadOutcome(strategy.name, "FAILED", None, seconds, None, error)
-                continue
-            with self._lock:
-                outcomes[place] = ThreadOutcome(strategy.name, "SUCCESS", scores, seconds, len(self.arrived))
-                self._note(place, outcomes[place])
+            told = _told_at_once(strategy, self._batch, clock)
+            if told.scores is not None:
+                with self._lock:
+                    told = told._replace(arrival=len(self.arrived))
+                    self._note(place, told)
+            outcomes[place] = told
         return outcomes
 
     def _note(self, place: int, outcome: ThreadOutcome) -> None:
@@ -303,6 +319,9 @@ class ThreadManager:
         Returns:
             One outcome per strategy, in their order.
         """
+        if enough is None and max_threads is None and all(map(is_instant, strategies)):
+            # Nothing to hand over and nobody to wait for: neither threads nor what they would share.
+            return _in_turn(strategies, batch, self.clock)
         # Under a limit all take turns in the pool, in their order: the calling thread would be one thread more.
         instant = {n: each for n, each in enumerate(strategies) if max_threads is None and is_instant(each)}
         threads = {n: QuantumThread(each, self.clock) for n, each in enumerate(strategies) if n not in instant}

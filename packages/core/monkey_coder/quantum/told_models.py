@@ -29,7 +29,15 @@ def figures(estimates: Sequence[FloatArray], usd: NDArray[np.float64], chains: I
         usd: (B, M) expected cost of one attempt.
         chains: (B, K) columns.
     """
-    told = np.array((*estimates, usd), dtype=np.float64)[:, np.arange(len(chains))[:, None], chains]
+    rows, models = usd.shape
+    every = np.empty((len(_LAST_PLACES), rows, models))
+    every[-1] = usd
+    for place, values in enumerate(estimates):
+        every[place] = values
+    columns = (
+        np.arange(0, usd.size, models)[:, None] + chains
+    )  # in one row of all, which is faster than an index by axis
+    told = every.reshape(len(every), usd.size).take(columns, axis=1)
     told[3] *= 1e3
     told *= _LAST_PLACES
     np.rint(told, out=told)
