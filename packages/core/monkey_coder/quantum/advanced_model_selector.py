@@ -112,17 +112,13 @@ def _one_attempt(batch: RouteBatch, objective: Objective, success: FloatArray) -
     if objective.good_enough is not None:
         best = np.maximum.reduce(success, axis=1, where=batch.candidates, initial=0.0)
         success = np.minimum(success, np.maximum(best - objective.good_enough, batch.quality_floor)[:, None])
-    price = _times(objective.cost_scale, batch.price)
+    price = batch.price if objective.cost_scale == 1.0 else objective.cost_scale * batch.price
     if objective.cost_extra:
         usd, candidates = batch.cost_usd, batch.candidates
         dearest = np.maximum.reduce(usd, axis=1, where=candidates, initial=_NEXT_TO_NOTHING_USD)
         price = price + (objective.cost_extra / dearest)[:, None] * usd
-    alone = success - price - _times(objective.latency_scale, batch.delay)
-    return np.asarray(alone, dtype=np.float32), chances
-
-
-def _times(scale: float, values: FloatArray) -> FloatArray:
-    return values if scale == 1.0 else scale * values
+    delay = batch.delay if objective.latency_scale == 1.0 else objective.latency_scale * batch.delay
+    return np.asarray(success - price - delay, dtype=np.float32), chances
 
 
 def _best_other(value: FloatArray, open_models: BoolArray) -> FloatArray:

@@ -167,7 +167,10 @@ def _thread_results(
     confidence: Sequence[Sequence[float]],
 ) -> list[list[dict[str, Any]]]:
     """What every strategy did, for each row; `confidence` is theirs, rounded, in lists of the rows'."""
-    about = [(outcome.strategy, outcome.status, _milliseconds(outcome)) for outcome in outcomes]
+    about = [
+        (strategy, status, None if seconds is None else round(seconds * 1e3, 3))
+        for strategy, status, _, seconds, _, _ in outcomes
+    ]
     firsts: list[list[int]] = ranking.first.T.tolist()
     voting: list[list[bool]] = ballots.voting.T.tolist()
     return [

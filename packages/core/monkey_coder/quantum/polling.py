@@ -71,13 +71,12 @@ def collect_ballots(
     strategies = tuple([outcome.strategy for outcome in outcomes])
     utility, confidence = np.empty(shape, dtype=np.float32), np.empty(shape[:2], dtype=np.float32)
     trusted, voting = np.empty(shape[:2], dtype=np.float32), np.empty(shape[:2], dtype=np.bool_)
-    arrival = np.full(shape[0], shape[0], dtype=np.int64)  # later than all that came
     for place, outcome in enumerate(outcomes):
         told = outcome.scores or _no_opinion(batch)
         utility[place], confidence[place], voting[place] = told.utility, told.confidence, told.abstains
         trusted[place] = reliability.get(outcome.strategy, 1.0)
-        if outcome.arrival is not None:
-            arrival[place] = outcome.arrival
+    never = len(outcomes)  # later than all that came
+    arrival = np.array([never if o.arrival is None else o.arrival for o in outcomes], dtype=np.int64)
     utility += bonus
     np.logical_not(voting, out=voting)
     if asked is not None:

@@ -29,7 +29,7 @@ def apply_quality_floor(
     """
     floor = batch.quality_floor
     if not batch.has_floor:
-        return ranking, np.full(len(batch), -1)
+        return ranking, np.array([-1] * len(batch), dtype=np.int64)
     reaches = acceptable(estimates, batch)
     # 2 > low + ... : any that reaches stands before any that does not, and among the former the cheaper first.
     cheap = 1.0 / (1.0 + batch.cost_usd)

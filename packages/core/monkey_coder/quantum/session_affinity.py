@@ -43,7 +43,7 @@ class SessionMemory:
     def columns(self, session_ids: Sequence[str | None], table: ModelTable) -> IntArray:
         """(B,) column of the model that each session used last; `NO_SESSION` without one, or when it has gone."""
         if not any(session_ids):
-            return np.full(len(session_ids), NO_SESSION, dtype=np.int64)
+            return np.array([NO_SESSION] * len(session_ids), dtype=np.int64)
         refs = self._refs(session_ids)
         return np.array([table.index.get(ref, NO_SESSION) if ref else NO_SESSION for ref in refs], dtype=np.int64)
 
