@@ -199,14 +199,16 @@ def consensus(ballots: Ballots) -> Ranking:
 def combined(ballots: Ballots) -> Ranking:
     """Rank aggregation: models in the order of their weighted mean rank (Borda, 1784), ties by utility."""
     mean = mean_utility(ballots)
-    weighty = [place for place, weights in enumerate(ballots.weights.tolist()) if any(weights)]  # others move no mean
-    order = best_first(ballots.utility[weighty], ballots)
+    silent = _silent(ballots)
+    order = best_first(ballots.utility[silent:], ballots)
     columns = ballots.starts[0][:, None] + order
-    places = ballots.weights[weighty][:, :, None] * np.arange(mean.shape[1])
+    places = ballots.weights[silent:, :, None] * np.arange(mean.shape[1])
     ranks = np.bincount(columns.ravel(), places.ravel(), mean.size).reshape(mean.shape)  # weighted, and added up
     borda = np.rint(ranks / ballots.total[:, None] * 1e6)  # what differs by less is tied
+    first = np.zeros(ballots.voting.shape, dtype=np.int64)
+    first[silent:] = order[:, :, 0]
     keyed = -_eligible(-borda, ballots.candidates)
-    return _ranked(np.lexsort((ballots.cost_usd, -mean, keyed), axis=-1), mean, ballots)
+    return _ranked(np.lexsort((ballots.cost_usd, -mean, keyed), axis=-1), mean, ballots, first)
 
 
 COLLAPSES: Final[Mapping[CollapseName, Collapse]] = {
@@ -228,8 +230,8 @@ def _decided_by(decider: IntArray, ballots: Ballots) -> Ranking:
     return Ranking(order, utility, confidence, decider, np.add.reduce(agrees, axis=0), ballots.voters, first)
 
 
-def _ranked(order: IntArray, utility: FloatArray, ballots: Ballots) -> Ranking:
-    winner, first = order[:, 0], ballots.first
+def _ranked(order: IntArray, utility: FloatArray, ballots: Ballots, first: IntArray | None = None) -> Ranking:
+    winner, first = order[:, 0], ballots.first if first is None else first
     agrees = (first == winner) & ballots.voting
     support = np.add.reduce(agrees, axis=0)
     share = ballots.weights * nearness(winner, first, ballots)
@@ -256,6 +258,12 @@ def _eligible(utility: NDArray[np.floating], candidates: BoolArray) -> NDArray[n
     if np.count_nonzero(candidates) == candidates.size:
         return utility
     return np.where(candidates, utility, -_INFINITE)
+
+
+def _silent(ballots: Ballots) -> int:
+    """How many strategies, from the first on, vote on nothing: those that learn come first, and are silent at first."""
+    votes: list[list[bool]] = ballots.voting.tolist()
+    return next((place for place, voted in enumerate(votes) if any(voted)), 0)
 
 
 def _votes(ballots: Ballots) -> IntArray:

@@ -60,25 +60,33 @@ def text_marks(texts: Sequence[str]) -> FloatArray:
     Returns:
         (len(texts), MARKS) float32, finite; each row depends on its own text alone.
     """
-    out: FloatArray = np.array([_read(text) for text in texts], np.float32).reshape(-1, MARKS)
-    counts = out[:, : len(BYTE_CLASSES)]
-    np.log1p(counts, out=counts)
+    out = np.zeros((len(texts), MARKS), np.float32)
+    if not texts:
+        return out
+    windows = [head_and_tail(text) for text in texts]
+    read = np.array([_numbers(text, window) for text, window in zip(texts, windows, strict=True)], np.float64)
+    size, counts, classes = read[:, :1], read[:, 1:-5], len(BYTE_CLASSES)
+    out[:, :classes] = np.log1p(counts.astype(np.float32))
+    out[:, classes : 2 * classes] = counts / size
+    out[:, -5:] = read[:, -5:]
+    lowered = [window[:WORD_CHARS].lower() for window in windows]
+    together = "\0".join(lowered)
+    for column, word in enumerate(WORDS, start=2 * classes):
+        if word in together:  # most are in none
+            out[:, column] = [word in text for text in lowered]
     return out
 
 
-def _read(text: str) -> list[float]:
-    """The marks of one text, but the bytes of each class as their plain number."""
-    window = head_and_tail(text)
+def _numbers(text: str, window: str) -> tuple[float, ...]:
+    """How many bytes the window has and one more, how many of each class, and the last five marks."""
     data = window.encode("utf-8", "replace")
-    counts = [*map(data.translate(_CLASS).count, _EACH_CLASS)]
-    begun, words, size = window[:WORD_CHARS].lower(), window.count(" ") + 1, len(data) + 1.0
-    return [
-        *counts,
-        *[count / size for count in counts],
-        *map(begun.__contains__, WORDS),
+    size, words = len(data) + 1.0, window.count(" ") + 1
+    return (
+        size,
+        *map(data.translate(_CLASS).count, _EACH_CLASS),
         math.log1p(len(text)),
         math.log(words),
         min(size / words / 8.0, MOST_WORD),
         "?" in text[-END_CHARS:],
         text.endswith((".", ":")),
-    ]
+    )
