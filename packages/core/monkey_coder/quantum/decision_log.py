@@ -69,12 +69,26 @@ class _Rows:
 
     def __init__(self, events: Sequence[DecisionEvent], made_at: float) -> None:
         self._events, self._made_at = events, made_at
-        self._payloads: list[bytes] = []
+        self._payloads: list[bytes | None] = []
 
     def row(self, place: int) -> DecisionRow:
+        """One of them.
+
+        Raises:
+            ValueError: This one cannot be written; the message names it.
+        """
         if not self._payloads:
-            self._payloads = payloads_of(self._events, self._made_at)
-        return DecisionRow(self._events[place].answer["decision_id"], self._made_at, self._payloads[place])
+            try:
+                self._payloads = [*payloads_of(self._events, self._made_at)]
+            except Exception:  # noqa: BLE001 - whatever one decision holds, the others are made by themselves
+                self._payloads = [None] * len(self._events)
+        decision_id, payload = self._events[place].answer["decision_id"], self._payloads[place]
+        if payload is None:
+            try:
+                (payload,) = payloads_of(self._events[place : place + 1], self._made_at)
+            except Exception as error:
+                raise ValueError(f"decision {decision_id} cannot be logged, and is lost there: {error!r}") from error
+        return DecisionRow(decision_id, self._made_at, payload)
 
 
 def records_of(events: Sequence[DecisionEvent], made_at: float) -> list[DecisionRecord]:

@@ -17,16 +17,20 @@ class RecentDecisions:
 
     Args:
         size: How many to keep; there may be a tenth more at times.
+        most_models: How many models all of them together may be about: what is kept grows with the catalog.
     """
 
-    def __init__(self, size: int = 3_000) -> None:
-        self._size = size
+    def __init__(self, size: int = 3_000, most_models: int = 1_000_000) -> None:
+        self._size, self._most_models = size, most_models
+        self._models = 1
         self._lock = threading.Lock()
         self._events: dict[str, DecisionEvent | Repeat] = {}
 
     def on_decided(self, events: Sequence[DecisionEvent]) -> None:
         """Take note of the decisions of one batch."""
         with self._lock:
+            if events:
+                self._models = max(1, len(events[0].distribution))
             self._events.update((event.answer["decision_id"], event) for event in events)
             self._bound()
 
@@ -44,7 +48,8 @@ class RecentDecisions:
         return None if event is None else DecisionFacts.of_event(event)
 
     def _bound(self) -> None:
-        surplus = len(self._events) - self._size
-        if surplus > self._size // 10:
+        size = min(self._size, self._most_models // self._models)
+        surplus = len(self._events) - size
+        if surplus > size // 10:
             for oldest in list(islice(self._events, surplus)):
                 del self._events[oldest]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,25 @@ def test_bytes_are_made_by_whoever_writes_and_not_on_the_way_of_a_request() -> N
     rows = [row() for row in reversed(waiting)]
     assert [row.id for row in rows] == [answer["decision_id"] for answer in reversed(answers)]
     assert [decode(row.payload).id for row in rows] == [row.id for row in rows]
+
+
+def test_a_decision_that_cannot_be_written_is_lost_alone_and_the_error_names_it(store: SqliteStore) -> None:
+    errors: list[Exception] = []
+    recorder = Recorder()
+    with engine(Fixed("only", [0.5, 0.4, 0.3]), listeners=[recorder]) as manager:
+        answers = manager.decide([ask(f"task {number}") for number in range(5)])
+    events = list(recorder.events)
+    events[2] = replace(events[2], answer={**events[2].answer, "persona": "\ud800"})  # no text that has bytes
+    writer = BackgroundWriter(store, errors.append, time.time)
+    DecisionLog(writer.put, SetClock(50.0)).on_decided(events)
+    writer.close()
+    ids = [answer["decision_id"] for answer in answers]
+    assert [store.decision(name) is not None for name in ids] == [True, True, False, True, True]
+    assert find_decision(ids[3], IDS, store, time.time()).answer == answers[3]
+    assert writer.dropped == 1
+    (error,) = errors
+    assert ids[2] in str(error)
+    assert "cannot be logged" in str(error)
 
 
 def test_forged_expired_and_unlogged_ids_are_told_apart(store: SqliteStore) -> None:
