@@ -94,6 +94,10 @@ class RedisLine:
             return None
         return job.result
 
+    def succeeded(self) -> None:
+        """Note that the server answered in time whoever asked it directly."""
+        self._patience.good()
+
     def failed(self, what: str, *, late: bool = False) -> None:
         """Note trouble that whoever waited for a result had with it."""
         self._patience.bad(late=late)

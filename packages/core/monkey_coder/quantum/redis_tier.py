@@ -1,8 +1,9 @@
 """The tier that all processes share: bytes in plain Redis 7, asked for in bulk, and never waited for long.
 
-Two threads talk with the server, one to read and one to write, so that nobody who reads waits for what others write.
-Who fetches waits for the first a fixed time at the most, whatever the network or the server does; who keeps or forgets
-does not wait at all. After trouble nobody asks the server any more but these two, until it answers in time again.
+Who fetches asks the server directly, and waits a fixed time at the most, whatever the network or the server does; who
+keeps or forgets does not wait at all. Two threads beside them talk with the server: one writes, the other reads for who
+comes while the direct connection is in use or in trouble, and mends it. After trouble nobody asks the server any more
+but these two, until it answers in time again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from monkey_coder.ports import Clock
+from monkey_coder.quantum.redis_direct import AnswerLateError, DirectLine, DirectLines
 from monkey_coder.quantum.redis_line import RedisLine
 
 DEFAULT_WAIT_S: Final = 0.005
@@ -62,8 +64,15 @@ class RedisTier:
         self.counts: Counter[str] = Counter()
         """What happened so far: `fetched`, `kept`, `error`, `late`, `dropped`, `skipped`."""
         probe = self._prefix + b"probe"
+        self._direct = DirectLines(reader.connection_pool.make_connection, clock)
         self._reads = RedisLine(
-            "cache-reads", clock, lambda: reader.mget([probe]), wait_s, _reconnecting(reader), self.counts
+            "cache-reads",
+            clock,
+            lambda: reader.mget([probe]),
+            wait_s,
+            _reconnecting(reader),
+            self.counts,
+            self._direct.prepare,
         )
         self._writes = RedisLine(
             "cache-writes",
@@ -113,22 +122,52 @@ class RedisTier:
         names = [self._prefix + key for key in keys]
         now = self._clock()
         due = min(now + self._wait_s, getattr(self._budget, "due", float("inf")))
-        waiting = self._reads.submit(lambda: self._reader.mget(names), due) if now < due else None
-        if waiting is None:
+        if now >= due:
             return None
-        try:
-            found = waiting.result(due - now)
-        except LateError:
-            self.counts["late"] += 1
-            self._reads.failed(f"no answer within {self._wait_s * 1e3:g} ms", late=True)
-            return None
-        except Exception:  # noqa: BLE001 - the line has counted and logged it
+        direct = self._direct.take()
+        found = self._by_line(names, now, due) if direct is None else self._directly(direct, names, due)
+        if found is None:
             return None
         if not isinstance(found, list) or len(found) != len(keys):
             self._reads.failed("it answered something else than was asked")
             return None
         self.counts["fetched"] += len(keys)
         return [value if isinstance(value, bytes) else None for value in found]
+
+    def _directly(self, direct: DirectLine, names: Sequence[bytes], due: float) -> Any:  # noqa: ANN401 - unchecked
+        """What the server says, None where it does not in time; asked by the calling thread."""
+        try:
+            found = direct.ask(due, b"MGET", *names)
+        except AnswerLateError:
+            self._late()
+            if self._reads.submit(lambda: self._direct.recover(direct, ANSWER_TIMEOUT_S), due) is None:
+                self._direct.drop(direct)
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever the server made of it must not reach a request
+            self._direct.drop(direct)
+            self.counts["error"] += 1
+            self._reads.failed(f"{type(error).__name__}: {error}")
+            return None
+        self._direct.give_back(direct)
+        self._reads.succeeded()
+        return found
+
+    def _by_line(self, names: Sequence[bytes], now: float, due: float) -> Any:  # noqa: ANN401 - unchecked
+        """The same, asked by the reading thread."""
+        waiting = self._reads.submit(lambda: self._reader.mget(names), due)
+        if waiting is None:
+            return None
+        try:
+            return waiting.result(due - now)
+        except LateError:
+            self._late()
+        except Exception:  # noqa: BLE001, S110 - the line has counted and logged it
+            pass
+        return None
+
+    def _late(self) -> None:
+        self.counts["late"] += 1
+        self._reads.failed(f"no answer within {self._wait_s * 1e3:g} ms", late=True)
 
     @contextmanager
     def one_wait(self) -> Iterator[None]:
@@ -203,6 +242,7 @@ class RedisTier:
         """Write what waits, unless that takes long, and end the threads."""
         for line in (self._reads, self._writes):
             line.close(2 * ANSWER_TIMEOUT_S)
+        self._direct.close()
         self._reader.close()
         self._writer.close()
 
