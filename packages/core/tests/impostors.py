@@ -47,6 +47,7 @@ def noise(connection: socket.socket) -> None:
 
 def drip(connection: socket.socket) -> None:
     connection.recv(4096)
-    for byte in b"*1\r\n$1000\r\n" + b"x" * 40:
-        connection.sendall(bytes([byte]))
-        time.sleep(0.05)
+    with suppress(OSError):  # whoever listened may have gone
+        for byte in b"*1\r\n$1000\r\n" + b"x" * 40:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.05)

@@ -338,31 +338,33 @@ async def test_a_body_in_pieces_is_one_body(free: Place) -> None:
     assert (await wire.answer()).status == 200
 
 
-async def test_a_full_queue_refuses_before_the_body_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("target", "first"), [(ROUTE, ""), (LONG_WAY, "{")])
+async def test_a_full_queue_refuses_before_the_body_is_there(tmp_path: Path, target: str, first: str) -> None:
     async with place(tmp_path, max_queue=1) as busy:
         wires = [await busy.wire() for _ in range(3)]
         wires[0].ask("at work")
         await busy.at_work("at work")
         wires[1].ask("waits")
         await busy.waiting(1)
-        wires[2].writer.write(f"POST {ROUTE} HTTP/1.1\r\nhost: r\r\ncontent-length: 52\r\n\r\n".encode())
+        wires[2].writer.write(f"POST {target} HTTP/1.1\r\nhost: r\r\ncontent-length: 52\r\n\r\n{first}".encode())
         refused = await wires[2].answer()
         assert (refused.status, refused.body["code"]) == (503, "overloaded")
         assert int(refused.headers["retry-after"]) >= 1
         assert busy.held.outcome("overloaded") == 1
-        wires[2].writer.write(b"{}" + b" " * 50)  # which nobody reads
+        wires[2].writer.write(b" " * (52 - len(first)))  # which nobody reads
         busy.held.release.set()
         assert [(await wire.answer()).status for wire in wires[:2]] == [200, 200]
         wires[2].ask("later")
         assert (await wires[2].answer()).status == 200
 
 
-async def test_a_full_queue_keeps_nobody_from_what_the_cache_knows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", [ROUTE, LONG_WAY])
+async def test_a_full_queue_keeps_nobody_from_what_the_cache_knows(tmp_path: Path, target: str) -> None:
     async with place(tmp_path, max_queue=1, explore=False, cache_check_rate=0.0) as busy:
         wires = [await busy.wire() for _ in range(3)]
         known = json.dumps({"request": {"prompt": "asked often"}}).encode()
         for count in range(3):  # decided, found, and found by its very bytes
-            wires[2].ask(known)
+            wires[2].ask(known, target=target)
             busy.held.release.set()
             assert (await wires[2].answer()).body["cache"] == ("local" if count else "miss")
         busy.held.release.clear()
@@ -370,9 +372,9 @@ async def test_a_full_queue_keeps_nobody_from_what_the_cache_knows(tmp_path: Pat
         await busy.at_work("at work")
         wires[1].ask("waits")
         await busy.waiting(1)
-        wires[2].ask(known)
+        wires[2].ask(known, target=target)
         assert (await wires[2].answer()).body["cache"] == "local"
-        wires[2].ask("unknown")
+        wires[2].ask("unknown", target=target)
         assert (await wires[2].answer()).status == 503
         assert (busy.held.outcome("overloaded"), busy.held.outcome("decided")) == (1, 4)
 

@@ -15,7 +15,7 @@ CACHE_PATH: Final = "/v1/quantum/cache"
 router = APIRouter()
 
 
-def _caching(request: Request) -> Caching:
+async def _caching(request: Request) -> Caching:
     caching: Caching = request.app.state.engine.caching
     return caching
 

@@ -24,7 +24,7 @@ _LOOK_EVERY_S: Final = 0.01
 router = APIRouter(prefix=MODELS_PATH)
 
 
-def _engine(request: Request) -> Engine:
+async def _engine(request: Request) -> Engine:
     engine: Engine = request.app.state.engine
     return engine
 

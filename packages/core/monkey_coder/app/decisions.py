@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1/quantum/decisions")
 # All of these wait for the store, and think: as plain functions they run in the thread pool.
 
 
-def _engine(request: Request) -> Engine:
+async def _engine(request: Request) -> Engine:
     engine: Engine = request.app.state.engine
     return engine
 

@@ -66,7 +66,11 @@ class Front:
         return self._engine()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; HEAD is answered like GET, and the server leaves out the body."""
+        """Serve one request; HEAD is answered like GET, and the server leaves out the body.
+
+        While too many wait, who asks for a decision is turned away as soon as the first part of the body is here, or,
+        if that is all of it, unless the cache knows the answer.
+        """
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
         if scope["type"] != "lifespan":
@@ -78,13 +82,13 @@ class Front:
         if scope["type"] != "http" or scope["method"] in ("GET", "OPTIONS"):
             await self.app(scope, receive, send)
             return
-        if scope["path"] == PATH and self._engine().batcher.full:
-            self._engine().metrics.on_finished(OverloadedError.code)
-            await TURNED_AWAY(scope, receive, send)
-            return
+        hopeless = (lambda: self._engine().batcher.full) if scope["path"] == PATH else None
         try:
-            body = await read_body(receive, self.max_body_bytes)
+            body = await read_body(receive, self.max_body_bytes, hopeless)
         except ClientGoneError:
+            return
+        except OverloadedError:
+            await self._turn_away(scope, receive, send)
             return
         except BodyTooLargeError as error:
             if scope["path"] in (PATH, BATCH_PATH):
@@ -92,21 +96,36 @@ class Front:
             await error_response(error)(scope, receive, send)
             return
         if scope["path"] == PATH and scope["method"] == "POST":
-            try:
-                decided = await decide(body, self._engine(), receive, caller.defaults)
-            except ClientGoneError:
-                return
+            engine = self._engine()
+            if engine.batcher.full:
+                known = recalled(body, engine, caller.defaults)
+                if known is None:
+                    await self._turn_away(scope, receive, send)
+                    return
+                decided = finish(known, engine)
+            else:
+                try:
+                    decided = await decide(body, engine, receive, caller.defaults)
+                except ClientGoneError:
+                    return
             if isinstance(decided, Response):
                 await decided(scope, receive, send)
             else:
                 length = (b"content-length", b"%d" % len(decided))
                 await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
                 await send({"type": "http.response.body", "body": decided})
+        elif scope["path"] == BATCH_PATH and scope["method"] == "POST":
+            response = await respond_batch(body, self._engine(), caller.defaults)
+            await response(scope, receive, send)
         elif scope["path"] in _FEEDBACK and scope["method"] == "POST":
             response = await _FEEDBACK[scope["path"]](body, content_type(scope["headers"]), self._engine(), caller.id)
             await response(scope, receive, send)
         else:
             await self.app(scope, _replay(body, receive), send)
+
+    async def _turn_away(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._engine().metrics.on_finished(OverloadedError.code)
+        await TURNED_AWAY(scope, receive, send)
 
     async def _refuse(self, error: RouterError, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in (PATH, BATCH_PATH):
@@ -274,11 +293,17 @@ def parse(body: bytes) -> RouteRequest:
         raise from_validation(error) from error
 
 
-async def read_body(receive: Receive, limit_bytes: int) -> bytes:
+async def read_body(receive: Receive, limit_bytes: int, hopeless: Callable[[], bool] | None = None) -> bytes:
     """Read a request body.
+
+    Args:
+        receive: Where it comes from.
+        limit_bytes: The most that is read.
+        hopeless: Says whether it is of no use to wait for the rest of a body.
 
     Raises:
         BodyTooLargeError: It is longer than `limit_bytes`; the rest is not read.
+        OverloadedError: It is hopeless; the rest is not read.
         ClientGoneError: The connection broke off.
     """
     chunks: list[bytes] = []
@@ -292,6 +317,8 @@ async def read_body(receive: Receive, limit_bytes: int) -> bytes:
         size += len(chunk)
         if size > limit_bytes:
             raise BodyTooLargeError(limit_bytes)
+        if more and hopeless is not None and hopeless():
+            raise OverloadedError
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -46,7 +46,7 @@ from monkey_coder.settings import Settings
 from monkey_coder.validation import from_mistakes
 
 
-def engine_of(request: Request) -> Engine:
+async def engine_of(request: Request) -> Engine:
     """The engine that this process runs."""
     engine: Engine = request.app.state.engine
     return engine
@@ -183,7 +183,7 @@ def _add_endpoints(api: FastAPI) -> None:
 
     @api.get("/readyz", summary="Whether it can decide")
     async def readyz(request: Request) -> Health:
-        engine_of(request)
+        await engine_of(request)
         return Health(status="ready", version=__version__)
 
     @api.get("/metrics", summary="Prometheus metrics")

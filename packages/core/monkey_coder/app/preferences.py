@@ -41,12 +41,12 @@ class StoredPreferences(BaseModel):
     ]
 
 
-def _engine(request: Request) -> Engine:
+async def _engine(request: Request) -> Engine:
     engine: Engine = request.app.state.engine
     return engine
 
 
-def _key_id(request: Request) -> str:
+async def _key_id(request: Request) -> str:
     caller = caller_of(request)
     if caller is OPEN:
         raise NoApiKeyError

@@ -22,7 +22,7 @@ POLICIES_PATH: Final = "/v1/quantum/policies"
 router = APIRouter()
 
 
-def _engine(request: Request) -> Engine:
+async def _engine(request: Request) -> Engine:
     engine: Engine = request.app.state.engine
     return engine
 
