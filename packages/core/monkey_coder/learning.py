@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -31,8 +31,8 @@ from monkey_coder.quantum.policy_judge import Verdict
 from monkey_coder.quantum.policy_shelf import Said, StoreShelf
 from monkey_coder.quantum.regression_guard import RegressionGuard
 from monkey_coder.quantum.training_wishes import WishControl, write_wishes
-from monkey_coder.quantum.transition_log import CountedOutcome
-from monkey_coder.storage.port import START, Store
+from monkey_coder.quantum.transition_log import CountedOutcome, Lookup
+from monkey_coder.storage.port import START, Store, StreamedOutcome
 
 Result = TypeVar("Result")
 Tell = Callable[[str], None]
@@ -166,7 +166,7 @@ class Learning:
         while True:
             self._require()
             rows = self._shop.store.read_outcomes(self._position, self._options.bulk)
-            counted = self._trainer.take(rows, self._decision)
+            counted = self._trainer.take(rows, self._decisions(rows))
             self._latest.extend(counted)
             if self._guard is not None:
                 self._guard.observe(counted)
@@ -178,9 +178,18 @@ class Learning:
             if not behind:
                 return
 
-    def _decision(self, decision_id: str) -> DecisionRecord | None:
-        payload = self._shop.store.decision(decision_id)
-        return None if payload is None else decode(payload)
+    def _decisions(self, rows: Sequence[StreamedOutcome]) -> Lookup:
+        """Finds decisions: those of these outcomes were read together, others are read when they are asked for."""
+        store = self._shop.store
+        asked = list(dict.fromkeys(streamed.row.decision_id for streamed in rows))
+        read: dict[str, bytes | None] = dict.fromkeys(asked)
+        read |= store.decision_payloads(asked)
+
+        def find(decision_id: str) -> DecisionRecord | None:
+            payload = read[decision_id] if decision_id in read else store.decision(decision_id)
+            return None if payload is None else decode(payload, whole=False)
+
+        return find
 
     def _watch(self) -> None:
         """See how the policy that serves does, and take it back if it does worse than the one before it."""

@@ -57,7 +57,7 @@ class DecisionFacts:
                 dimensions=common.dimensions,
                 input_tokens=own["input_tokens"],
                 output_tokens=own["output_tokens"],
-                forecast=lambda: Forecast.of_record(decode(payload)),
+                forecast=lambda: Forecast.of_record(decode(payload, whole=False)),
             )
         answer = opened.answer
         return cls._of(own["task"], answer, opened.choices or _opinions(answer), own["same_as"], outlook)

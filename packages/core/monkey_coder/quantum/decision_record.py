@@ -240,20 +240,25 @@ class DecisionRecord:
         return np.array(rows, dtype=np.float32).reshape(-1, len(self.refs))
 
 
-def decode(payload: bytes) -> DecisionRecord:
+def decode(payload: bytes, *, whole: bool = True) -> DecisionRecord:
     """Read a logged decision.
+
+    Args:
+        payload: As logged.
+        whole: Whether the answer is wanted whole; otherwise what of it follows from the arrays is left out, which is
+            most of the work.
 
     Raises:
         StoreFormatError: The bytes are damaged, foreign, or of another version; the message says which.
     """
     opened = open_record(payload)
     try:
-        return _record(opened)
+        return _record(opened, whole=whole)
     except (ValidationError, LookupError, TypeError, ValueError) as error:
         raise StoreFormatError(f"a logged decision cannot be read: {error}") from error
 
 
-def _record(opened: OpenRecord) -> DecisionRecord:
+def _record(opened: OpenRecord, *, whole: bool) -> DecisionRecord:
     common, own, answer = opened.common, opened.own.copy(), opened.answer
     told = [own.pop(name) for name in ("said", "alternatives", "threads")][1:]
     record = DecisionRecord(
@@ -271,7 +276,7 @@ def _record(opened: OpenRecord) -> DecisionRecord:
         numbers=opened.numbers,
         marks=opened.marks,
     )
-    if record.refs:
+    if whole and record.refs:
         answer.update(_following(record, opened.choices, *told))
     return record
 

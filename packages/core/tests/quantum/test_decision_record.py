@@ -244,3 +244,14 @@ def test_the_distribution_is_each_decisions_own() -> None:
     assert careful.distribution.tolist() == [1.0, 0.0, 0.0]
     assert curious.distribution[0] == pytest.approx(0.5)
     assert curious.distribution.sum() == pytest.approx(1.0)
+
+
+def test_in_part_a_decision_says_the_same_without_what_follows_from_its_arrays() -> None:
+    whole, part = decode(one_payload()), decode(one_payload(), whole=False)
+    assert part.answer == {name: whole.answer[name] for name in part.answer}
+    assert whole.answer.keys() - part.answer.keys() == {"expected", "alternatives", "thread_results"}
+    assert (part.id, part.served, part.preferences) == (whole.id, whole.served, whole.preferences)
+    assert np.array_equal(part.numbers, whole.numbers)
+    assert np.array_equal(part.marks, whole.marks)
+    with pytest.raises(StoreFormatError):
+        decode(one_payload()[:-1], whole=False)
