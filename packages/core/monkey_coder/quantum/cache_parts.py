@@ -81,6 +81,10 @@ class SimilarityIndex(Protocol):
         """Remember what was just decided."""
         ...
 
+    def let_go(self) -> None:
+        """Let go of what the last `find` was asked: no prompt is to be kept."""
+        ...
+
     def discard(self, keys: Iterable[CacheKey]) -> None:
         """Forget entries."""
         ...
@@ -117,6 +121,10 @@ class EmbeddedAhead:
         if strangers:
             known |= zip(strangers, self._embedder.embed(strangers), strict=True)
         return np.stack([known[text] for text in texts])
+
+    def let_go(self) -> None:
+        """Let go of texts that nobody asked about again."""
+        self._known = {}
 
 
 class Hit(NamedTuple):

@@ -57,18 +57,24 @@ class CacheStock:
         """Drop the entries of this process of which something is true, from the shared tier as well."""
         return self.drop(self.tiers.local.remove_where(condition))
 
-    def forget(self, origin: str, ref: str) -> int:
+    def forget(self, origin: str, ref: str, *further: CacheKey) -> int:
         """Drop what a decision for a model left, from the shared tier as well, and say how many entries that were.
 
         Should one of them come from the shared tier later on (this process did not hold it, or the server was in
         trouble), it is refused, and deleted there.
+
+        Args:
+            origin: Id of the decision.
+            ref: The model.
+            further: Keys of its entries that may have left this process already, and are shared still.
         """
         with self._lock:
             self._refused[origin, ref] = None
             if len(self._refused) > MOST_REFUSED:
                 self._refused.popitem(last=False)
         local = self.tiers.local
-        return self.drop([key for key in local.keys_of(origin, ref) if local.remove(key)])
+        keys = dict.fromkeys(key for key in local.keys_of(origin, ref) if local.remove(key))
+        return self.drop([*keys, *(key for key in further if key not in keys and local.get(key) is None)])
 
     def drop(self, keys: Sequence[CacheKey]) -> int:
         """Drop entries from everywhere but the local tier; returns how many were named."""

@@ -63,7 +63,7 @@ class CacheVerifier:
             self._cache.count(_tier(entry), "disagreed")
             fresh = None if event is None else made.get(answer["decision_id"])
             if fresh is None:
-                self._cache.forget(entry.origin, entry.ref)
+                self._cache.forget(entry.origin, entry.ref, key)
             else:
                 self._cache.keep(key, fresh)
         return len(due)

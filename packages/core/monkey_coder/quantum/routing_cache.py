@@ -120,6 +120,14 @@ class RoutingCache(CacheStock):
         Returns:
             For each its answer, or the error that its caller must see.
         """
+        try:
+            return self._decide(requests)
+        finally:  # whatever it was, its prompts are not to be kept until the next batch
+            self.deciding.embedder.let_go()
+            if self.tiers.similar is not None:
+                self.tiers.similar.let_go()
+
+    def _decide(self, requests: Sequence[Asked | RouteRequest]) -> list[Reply]:
         started = self.clock()
         now = self._now()
         asked = self._asked(requests)

@@ -149,6 +149,10 @@ class LikenessIndex:
         if self._shared is not None and shared:
             self._shared.keep(shared)
 
+    def let_go(self) -> None:
+        """Let go of what the last `find` was asked, prompts among it."""
+        self._found = ((), ())
+
     def discard(self, keys: Iterable[bytes]) -> None:
         """Forget entries whose decision is no longer cached; unknown keys are ignored."""
         with self._lock:

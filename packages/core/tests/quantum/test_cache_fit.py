@@ -33,6 +33,9 @@ class Nearest:
     def add(self, added: Sequence[SimilarAsk], keys: Sequence[CacheKey]) -> None:
         self.added.update((each.family, key) for each, key in zip(added, keys, strict=True))
 
+    def let_go(self) -> None:
+        pass
+
     def discard(self, keys: Iterable[CacheKey]) -> None:
         self.dropped += keys
 

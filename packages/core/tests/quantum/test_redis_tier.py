@@ -20,8 +20,10 @@ from impostors import drip, half, impostor, noise
 from redis_process import RedisProcess, patient_tier, running_redis
 from servers import PATIENCE_S, eventually, free_port
 
+from monkey_coder.errors import NoEligibleModelError
 from monkey_coder.quantum.cache_entry import encode
 from monkey_coder.quantum.cache_key import KEY_BYTES, Keyring
+from monkey_coder.quantum.cache_verifier import CacheVerifier
 from monkey_coder.quantum.redis_line import MOST_LATE
 from monkey_coder.quantum.redis_tier import MOST_UNWANTED, RedisTier
 
@@ -288,6 +290,18 @@ def test_a_failure_speaks_against_the_model_that_failed_and_no_other(server: Red
         assert home.cache.forget(decided, "big/dear") == 0  # its caller fell back to that one
         home.cache.tiers.local.clear()
         assert cache_of(home, "first") == ["redis"]
+
+
+def test_a_hit_that_does_not_stand_is_deleted_though_it_has_left_the_process(server: RedisProcess) -> None:
+    with tier(server) as one, house(SURE, redis=one, check_rate=1.0) as home:
+        cache_of(home, "first", "second")
+        assert cache_of(home, "first") == ["local"]
+        settled(one)
+        home.cache.tiers.local.clear()
+        assert CacheVerifier(home.cache, lambda _: [NoEligibleModelError([])], home.notes).check() == 1
+        settled(one)
+        with tier(server) as two, house(SURE, redis=two) as other:
+            assert cache_of(other, "first", "second") == ["miss", "redis"]
 
 
 def test_what_is_to_be_deleted_does_not_pile_up_while_the_server_is_away(tmp_path: Path) -> None:

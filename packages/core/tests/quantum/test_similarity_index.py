@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from builders import HashEmbedder
+from builders import Fixed, HashEmbedder, ask
+from caching import KEYRING, house
 
 from monkey_coder.ports import FloatArray
+from monkey_coder.quantum.cache_parts import SimilarAsk
 from monkey_coder.quantum.prompt_similarity import PromptSimilarity, SimilarityOptions
 from monkey_coder.quantum.similarity_index import KEY_BYTES, LikenessIndex
 
@@ -176,3 +179,14 @@ def test_nothing_to_add_is_nothing_added() -> None:
     index = LikenessIndex(SIMILAR)
     index.add([], [])
     assert index.find([]) == []
+
+
+def test_no_prompt_is_kept_once_a_batch_is_over() -> None:
+    """Neither of those that were found, for nothing is added then, nor of those that were decided."""
+    index = LikenessIndex(PromptSimilarity(KEYRING.secret))
+    prompts = ("Sort the list of this test", "Please sort the list of this test", "Count another list of it")
+    with house(Fixed("sure", [0.2, 0.8, 0.3]), similar=index) as home:
+        for prompt in prompts:
+            home.one(ask(prompt))
+            assert not [each for each in gc.get_objects() if isinstance(each, SimilarAsk) and each.prompt in prompts]
+            assert not home.cache.deciding.embedder._known
