@@ -181,12 +181,25 @@ def _told_at_once(strategy: Strategy, batch: RouteBatch, clock: Clock, arrival: 
     return ThreadOutcome(strategy.name, "SUCCESS", scores, seconds, arrival)
 
 
-def _in_turn(strategies: Sequence[Strategy], batch: RouteBatch, clock: Clock) -> list[ThreadOutcome]:
-    """One outcome for each of some instant strategies."""
-    outcomes, answered = [], 0
+def _in_turn(
+    strategies: Sequence[Strategy],
+    batch: RouteBatch,
+    clock: Clock,
+    enough: Callable[[Sequence[ThreadOutcome]], bool] | None,
+) -> list[ThreadOutcome]:
+    """One outcome for each of some instant strategies, asked one after the other until enough have answered."""
+    outcomes: list[ThreadOutcome] = []
+    arrived: list[ThreadOutcome] = []
+    satisfied = False
     for strategy in strategies:
-        outcomes.append(told := _told_at_once(strategy, batch, clock, answered))
-        answered += told.scores is not None
+        if satisfied:
+            outcomes.append(ThreadOutcome(strategy.name, "CANCELLED"))
+            continue
+        told = _told_at_once(strategy, batch, clock, len(arrived))
+        outcomes.append(told)
+        if told.scores is not None:
+            arrived.append(told)
+            satisfied = enough is not None and enough(arrived)
     return outcomes
 
 
@@ -319,9 +332,9 @@ class ThreadManager:
         Returns:
             One outcome per strategy, in their order.
         """
-        if enough is None and max_threads is None and all(map(is_instant, strategies)):
+        if max_threads is None and all(map(is_instant, strategies)):
             # Nothing to hand over and nobody to wait for: neither threads nor what they would share.
-            return _in_turn(strategies, batch, self.clock)
+            return _in_turn(strategies, batch, self.clock, enough)
         # Under a limit all take turns in the pool, in their order: the calling thread would be one thread more.
         instant = {n: each for n, each in enumerate(strategies) if max_threads is None and is_instant(each)}
         threads = {n: QuantumThread(each, self.clock) for n, each in enumerate(strategies) if n not in instant}
