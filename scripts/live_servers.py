@@ -19,7 +19,7 @@ READY_WITHIN_S = 120.0
 
 @contextmanager
 def live_servers(
-    folder: Path, count: int, store: str = "sqlite", settings: Mapping[str, str] | None = None
+    folder: Path, count: int, store: str = "sqlite", settings: Mapping[str, str] | None = None, workers: int = 1
 ) -> Iterator[list[httpx.Client]]:
     """Serve with several processes that share a store, each on its own port, until the block ends.
 
@@ -28,6 +28,7 @@ def live_servers(
         count: How many processes.
         store: ``sqlite`` or ``redis`` (durable: its log is written before it answers).
         settings: Further environment variables.
+        workers: Web processes of each.
 
     Yields:
         A client for each process.
@@ -41,6 +42,7 @@ def live_servers(
         for number in range(count):
             port = free_port()
             command = [str(Path(sys.executable).parent / "monkey-coder"), "serve", "--port", str(port)]
+            command += ["--workers", str(workers)] if workers > 1 else []
             with (folder / f"{number}.log").open("wb") as log:
                 process = subprocess.Popen(command, env=kept | given, cwd=folder, stdout=log, stderr=log)  # noqa: S603
             stack.callback(end_process, process)

@@ -1,7 +1,7 @@
 """What does the decision cache do on a realistic stream, and what does it cost in success?
 
-Usage: measure_cache_stream.py TABLE [--requests 20000] [--seeds 3] [--zipf 1.0] [--rate 500] [--reported 0]
-                               [--weight 0.1] [--infer]
+Usage: measure_cache_stream.py TABLE [--requests 20000] [--seed 0] [--seeds 3] [--zipf 1.0] [--rate 500]
+                               [--reported 0] [--weight 0.1] [--infer]
 
 A policy is trained on one half of the table (by SHA-256 of the prompt) and decides the other half through the real
 engine, in process, with the real cache in front and no Redis. Prompts are asked for by Zipf's law, in an order drawn
@@ -298,6 +298,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
     parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0, help="The first one.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--zipf", type=float, default=1.0)
     parser.add_argument("--rate", type=float, default=500.0)
@@ -319,7 +320,7 @@ def main() -> int:
     told = []
     with managing(learned_snapshot(learning, embedder), embedder) as manager:
         caller = Caller(tasks, preferences, options.infer)
-        for seed in range(options.seeds):
+        for seed in range(options.seed, options.seed + options.seeds):
             rng = np.random.default_rng(seed)
             sent = list(stream(tasks.prompts, options.requests, options.zipf, rng))
             told.append(play(sent, caller, manager, prepared, options.rate, options.reported))

@@ -1,6 +1,6 @@
 """How soon does traffic leave a model that breaks, come back when it recovers, and find a new model that is best?
 
-Usage: measure_drift.py [--seeds 5] [--budget USD] [--json OUT]
+Usage: measure_drift.py [--seed 0] [--seeds 5] [--budget USD] [--json OUT]
 
 The stream of measure_online.py (`pip install paretobandit`) and the learning parts of the engine, at one budget, for
 each seed:
@@ -64,6 +64,7 @@ def joining(seed: int, budget: float) -> list[float]:
 def main() -> int:
     """Measure, and print two Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=float, default=6.62e-4)
     parser.add_argument("--json", type=Path)
@@ -71,14 +72,15 @@ def main() -> int:
     if find_spec("pareto_bandit") is None:
         print("the package paretobandit is missing: pip install paretobandit", file=sys.stderr)
         return 2
-    shares = {run.__name__: [run(seed, options.budget) for seed in range(options.seeds)] for run in (drift, joining)}
+    seeds = range(options.seed, options.seed + options.seeds)
+    shares = {run.__name__: [run(seed, options.budget) for seed in seeds] for run in (drift, joining)}
     print(
         "| seed | before | from 100 after it broke | from 200 | 250 to 500 after it recovered |\n|---|---|---|---|---|"
     )
-    for seed, row in enumerate(shares["drift"]):
+    for seed, row in zip(seeds, shares["drift"], strict=True):
         print(f"| {seed} | {' | '.join(f'{each:.3f}' for each in row)} |")
     print("\n| seed | first 150 tasks | 150 to 400 |\n|---|---|---|")
-    for seed, row in enumerate(shares["joining"]):
+    for seed, row in zip(seeds, shares["joining"], strict=True):
         print(f"| {seed} | {' | '.join(f'{each:.3f}' for each in row)} |")
     if options.json:
         options.json.write_text(json.dumps(shares, indent=1))
