@@ -67,6 +67,8 @@ WORKERS_PER_STRATEGY = 3 + FRONT_DOOR_THREADS
 leaves the others their workers."""
 MOST_UNWRITTEN = 10_000
 """Decisions kept in memory while the store is away; it takes a second or two of full load to make so many."""
+MOST_UNWRITTEN_MODELS = 4_000_000
+"""Models that all of them together may be about; at 50 to 100 bytes each."""
 _OURS = frozenset(configured_strategies(None, None))
 MOST_SWIFT_CHARS = 4_096
 """Longer prompts are not decided in the event loop: to compare them with cached ones takes some milliseconds."""
@@ -257,6 +259,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         writer = BackgroundWriter(store, health.on_error, time.time, max_decisions=MOST_UNWRITTEN)
         stack.callback(writer.close, LAST_WRITES_S)
         core = stack.enter_context(open_core(settings, [DecisionLog(writer.put, time.time)], store))
+        writer.max_decisions = min(MOST_UNWRITTEN, MOST_UNWRITTEN_MODELS // max(1, len(core.live().table)))
         await stack.enter_async_context(settling(core.metrics.settle))
         following = follow(
             store,

@@ -18,6 +18,8 @@ _LOG = logging.getLogger(__name__)
 
 _BULK: Final = 2_000
 """Decisions a step; a longer one would keep outcomes waiting."""
+_BULK_BYTES: Final = 32 * 1024 * 1024
+"""Bytes a step, or little more: a decision among two thousand models takes 130 kB."""
 _STRETCH_S: Final = 1e-4
 """For how long rows are made between two breaths; a breath costs as much as two rows."""
 _BREATH_S: Final = 1e-4
@@ -35,6 +37,9 @@ class BackgroundWriter:
 
     No method but `close` waits, and none raises. While the store is unavailable decisions wait for it, the
     oldest being dropped beyond the bound; outcomes fail, so that nobody is told that they are safe.
+
+    Attributes:
+        max_decisions: How many may wait; may be changed at any time.
     """
 
     def __init__(
@@ -60,11 +65,12 @@ class BackgroundWriter:
             trim_every_s: Pause between looks at the retention.
         """
         self._store, self._on_error, self._now = store, on_error, wall_clock
-        self._max_decisions, self._max_outcomes = max_decisions, max_outcomes
+        self.max_decisions, self._max_outcomes = max_decisions, max_outcomes
         self._flush_every_s, self._trim_every_s = flush_every_s, trim_every_s
         self._queue: deque[Pending] = deque()
         self._batch: list[DecisionRow] = []  # taken from the queue, not yet written
         self._making = 0  # 1 while a row is in neither
+        self._heavy = False  # whether the last bulk was bounded by its bytes
         self._outcomes: list[tuple[Sequence[OutcomeRow], Future[Sequence[Appended | Exception]]]] = []
         self._reports = 0  # in them
         self._lock = threading.Lock()  # guards outcomes, reports, dropped, closed
@@ -88,7 +94,7 @@ class BackgroundWriter:
     def put(self, row: Pending) -> None:
         """Take a decision; it is readable soon, unless `dropped` counts it."""
         self._queue.append(row)
-        if len(self._queue) > self._max_decisions or self._closed:
+        if len(self._queue) > self.max_decisions or self._closed:
             self._drop_oldest()
 
     def put_outcomes(self, rows: Sequence[OutcomeRow]) -> Future[Sequence[Appended | Exception]]:
@@ -132,7 +138,7 @@ class BackgroundWriter:
             if time.monotonic() >= flush_at:
                 written = self._write_decisions()
                 pause_s = self._flush_every_s if written else min(2 * pause_s, _LONGEST_PAUSE_S)
-                behind = written and len(self._queue) >= _BULK
+                behind = written and (len(self._queue) >= _BULK or (self._heavy and bool(self._queue)))
                 flush_at = time.monotonic() + (0.0 if behind else pause_s)
                 if written and not behind and time.monotonic() >= trim_at:
                     trim_at = time.monotonic() + (self._trim_every_s if self._trim() else self._flush_every_s)
@@ -206,21 +212,26 @@ class BackgroundWriter:
 
     def _take(self) -> None:
         """Move one bulk from the queue to the batch."""
-        rested = time.perf_counter()
-        while self._queue and len(self._batch) < _BULK:
+        rested, size = time.perf_counter(), 0
+        while self._queue and len(self._batch) < _BULK and size < _BULK_BYTES:
             self._making = 1
             with suppress(IndexError):  # `put` dropped it meanwhile
-                self._make(self._queue.popleft())
+                size += self._make(self._queue.popleft())
             self._making = 0
             if time.perf_counter() - rested > _STRETCH_S:
                 time.sleep(_BREATH_S)
                 rested = time.perf_counter()
+        self._heavy = size >= _BULK_BYTES
 
-    def _make(self, pending: Pending) -> None:
+    def _make(self, pending: Pending) -> int:
+        """Add a row to the batch; returns its bytes."""
         try:
-            self._batch.append(pending if isinstance(pending, DecisionRow) else pending())
+            row = pending if isinstance(pending, DecisionRow) else pending()
         except Exception as error:  # noqa: BLE001 - a row that cannot be made is lost, and no other
             self._drop(error)
+            return 0
+        self._batch.append(row)
+        return len(row.payload)
 
     def _trim(self) -> bool:
         """Remove what is beyond the retention, for a short while; returns whether that was all."""

@@ -124,6 +124,38 @@ def test_after_closing_decisions_are_counted_and_outcomes_refused(path) -> None:
         it.writer.close()
 
 
+class Noting(SqliteStore):
+    """Notes how many decisions come at once, and keeps none: they are too large for a test."""
+
+    def __init__(self, path) -> None:
+        super().__init__(path, time.time)
+        self.lots: list[int] = []
+
+    def append_decisions(self, rows) -> None:
+        self.lots.append(len(rows))
+
+
+def test_large_rows_are_written_a_few_at_a_time_and_one_lot_after_the_other(path) -> None:
+    payload = bytes(12 * 1024 * 1024)
+    store = Noting(path)
+    with Writing(store, flush_every_s=0.5) as writing:
+        for number in range(20):
+            writing.writer.put(DecisionRow(f"d{number}", float(number), payload))
+        eventually(lambda: sum(store.lots) == 20)
+        eventually(lambda: writing.writer.waiting == 0)
+        assert max(store.lots) <= 3  # the third goes past 32 MB
+
+
+def test_how_many_may_wait_can_be_changed(path) -> None:
+    with on_file(path, flush_every_s=10 * PATIENCE_S) as writing:
+        writing.writer.max_decisions = 3
+        for number in range(10):
+            writing.writer.put(decision(number))
+        assert writing.writer.dropped == 7
+        writing.writer.close()
+        assert ids_in(writing.store) == ["d000007", "d000008", "d000009"]
+
+
 def test_many_threads_put_at_once(path) -> None:
     with on_file(path) as it:
 
