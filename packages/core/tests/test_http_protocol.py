@@ -87,7 +87,8 @@ async def place(state_dir: Path, *, held: bool = True, **settings: Any) -> Async
     async with holding(state_dir, **settings) as house:
         if not held:
             house.release.set()
-        config = uvicorn.Config(house.front, lifespan="off", log_level="error", proxy_headers=False)
+        # Its logging is the whole process's, and other tests read what is logged.
+        config = uvicorn.Config(house.front, lifespan="off", log_config=None, log_level=None, proxy_headers=False)
         config.load()
         state = ServerState()
         server = await asyncio.get_running_loop().create_server(

@@ -66,16 +66,17 @@ def learned(client: httpx.Client, count: int) -> None:
 
 
 def chances(client: httpx.Client, models: tuple[str, ...]) -> Mapping[str, float]:
-    """P(success) of each model, once it does not change any more."""
-    deadline, before = time.monotonic() + PATIENCE_S, None
+    """P(success) of each model, once it does not change any more; what was counted is served a moment later."""
+    deadline, before, rested = time.monotonic() + PATIENCE_S, None, 0
     while time.monotonic() < deadline:
         now = {
             model: answer["expected"]["success"] for model, answer in zip(models, decide(client, *models), strict=True)
         }
-        if now == before:
+        rested = rested + 1 if now == before else 0
+        if rested == 2:
             return now
         before = now
-        time.sleep(0.6)
+        time.sleep(0.4)
     raise AssertionError("P(success) did not come to rest")
 
 
@@ -129,6 +130,7 @@ def test_the_first_word_of_a_second_key_moves_no_other_model(clients: tuple[http
     before = chances(honest, refs)
     report(poisoning, decisions_for(poisoning, target, 200), success=False)
     learned(honest, 290)
+    eventually(lambda: chances(honest, (target,))[target] < before[target], "it is not heard")
     after = chances(honest, refs)
     assert (1.0 - SHARE) * before[target] - ROUNDING <= after[target] < before[target]
     for ref in refs[1:]:
