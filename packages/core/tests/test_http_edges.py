@@ -183,6 +183,23 @@ def test_a_connection_may_be_used_again_after_every_error(raw: Raw) -> None:
         assert raw.receive()[0] == expected
 
 
+@pytest.mark.parametrize("wish", ["Upgrade: h2c", "UPGRADE : h2c, TLS/1.0"])
+@pytest.mark.parametrize("path", ROUTES)
+def test_a_wish_for_another_protocol_is_passed_over_and_the_body_read(raw: Raw, path: str, wish: str) -> None:
+    settings = "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA"
+    for _ in range(2):  # as Java's client sends its first request; and the connection is good for more
+        raw.post(MINIMAL, "Connection: Upgrade, HTTP2-Settings", wish, settings, path=path)
+        assert raw.receive()[0] == 200
+    raw.post(MINIMAL, path=path)
+    assert raw.receive()[0] == 200
+
+
+def test_a_prompt_may_speak_of_upgrades(raw: Raw) -> None:
+    body = json.dumps({"request": {"prompt": PROMPT}}, indent=1).replace("\n", "\r\nupgrade: h2c\r\n", 1).encode()
+    raw.post(body)  # no JSON; were the line taken out, it would be
+    assert raw.receive()[0] == 400
+
+
 def test_pipelined_requests_are_answered_in_order(raw: Raw) -> None:
     names = [f"episode {number}" for number in range(8)]
     for name in names:

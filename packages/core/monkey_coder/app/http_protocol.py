@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -32,8 +33,18 @@ from monkey_coder.quantum.gathering import PROMPT_S
 from monkey_coder.report_groups import Result
 
 _JSON: Final = (b"content-type", b"application/json")
+_UPGRADE: Final = re.compile(rb"\r\nupgrade[ \t]*:(?![ \t]*websocket)[^\r\n]*", re.IGNORECASE)
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+
+def without_upgrade(data: bytes) -> bytes:
+    """A message without its wish to go on in another protocol than a WebSocket, which a server may pass over.
+
+    The parser would pass over the body instead. Java's own client wishes for HTTP/2 (`h2c`) with every first request.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"", head) + end + rest if end else data
 
 
 class Exchange:
@@ -238,6 +249,8 @@ class RoutingProtocol(HttpToolsProtocol):
         """Take in what has come."""
         if self._known is not None and self._comes_again(self._known, data):
             return
+        if self._between and _UPGRADE.search(data) is not None:
+            data = without_upgrade(data)
         messages, between, last = self._messages, self._between, self._exchange
         super().data_received(data)
         exchange = self._exchange
