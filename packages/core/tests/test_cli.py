@@ -124,8 +124,8 @@ def test_a_bad_option_ends_with_2_and_names_the_field(cli: Run, arguments: tuple
         (("--host", "127.0.0.1.1"), {}, 2, "there is no address '127.0.0.1.1' to listen on"),
         ((), {"SECRET": "abc"}, 2, "MONKEY_CODER_SECRET: must be 16 to 64 bytes in hexadecimal digits"),
         ((), {"REDIS_URL": "localhost:6379"}, 2, "MONKEY_CODER_REDIS_URL: must be an address such as redis://"),
-        ((), {"CATALOG": "/no/such.yaml"}, 1, "/no/such.yaml"),
-        (("--workers", "2"), {"CATALOG": "/no/such.yaml"}, 1, "/no/such.yaml"),
+        ((), {"CATALOG": "/no/such.yaml"}, 2, "/no/such.yaml"),
+        (("--workers", "2"), {"CATALOG": "/no/such.yaml"}, 2, "/no/such.yaml"),
     ],
 )
 def test_a_server_that_cannot_start_says_why_in_one_line(
@@ -152,6 +152,7 @@ def test_a_server_that_cannot_start_says_why_in_one_line(
         (("policy", "export", "7", "folder"), 2, "error (unknown_policy): there is no policy 7"),
         (("policy", "show"), 1, "error (invalid_policy): no policy is served"),
         (("policy", "rollback"), 1, "error (no_earlier_policy): there is no earlier policy"),
+        (("route", PROMPT, "--catalog", "/no/such.yaml"), 2, "error (invalid_catalog): /no/such.yaml: cannot be read"),
         (("keys", "revoke", "nobody"), 2, "error (unknown_key): no API key is 'nobody'"),
         (("catalog", "show", "no/such"), 2, "error (unknown_model): REF: 'no/such' is not in the catalog"),
         (("catalog", "remove", "no/such"), 2, "error (unknown_model): ref: 'no/such' is not in the catalog"),
@@ -259,7 +260,7 @@ def test_a_catalog_that_cannot_be_used_is_named(cli: Run, tmp_path: Path, conten
     if content is not None:
         path.write_text(content)
     code, out, err = cli("route", PROMPT, "--catalog", str(path))
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert "error (invalid_catalog)" in err
     assert str(path) in err
 

@@ -82,7 +82,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a catalog file: exit code 0 when it can be used, 1 when not."""
-    with complaining():
+    with complaining(CatalogError):
         loaded = load_catalog(file)
     summary = _summary(loaded)
     if as_json:
@@ -101,7 +101,7 @@ def add(
     ],
 ) -> None:
     """Add the models of a file to a running deployment, or replace them there; all or none if one is wrong."""
-    with complaining():
+    with complaining(CatalogError):
         models = model_fields(text_of(file), str(file))
         build_catalog(models, str(file), today())
         with closing(_open_store()) as store:
@@ -112,7 +112,7 @@ def add(
 @app.command()
 def remove(ref: Annotated[str, typer.Argument(metavar="REF", help="The model.")]) -> None:
     """Take a model out of a running deployment."""
-    with complaining(), closing(_open_store()) as store:
+    with complaining(CatalogError), closing(_open_store()) as store:
         base = load_catalog(Settings.from_environment(os.environ).catalog)
         typer.echo(f"{ref}: gone from catalog version {remove_model(store, base, ref)} on")
 
