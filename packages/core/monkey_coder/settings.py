@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from monkey_coder.errors import SettingsError
 from monkey_coder.models import CollapseName
@@ -102,6 +103,16 @@ class Settings(BaseModel):
             min_length=16, pattern=r"^[\x21-\x7e]+$", repr=False, description="Token that metrics and health ask for."
         ),
     ] = None
+
+    @field_validator("redis_url")
+    @classmethod
+    def _address_of_redis(cls, url: str | None) -> str | None:
+        if url is not None:
+            parts = urlsplit(url)
+            place = parts.path.removeprefix("/")
+            if parts.port == 0 or (not place if parts.scheme == "unix" else place and not place.isdecimal()):
+                raise ValueError(f"must be {FORMS['redis_url']}")
+        return url
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:

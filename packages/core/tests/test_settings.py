@@ -62,11 +62,23 @@ def test_a_variable_like_no_other_is_refused_without_a_guess() -> None:
         ("MAX_BODY_BYTES", "1.5"),
         ("QUANTUM", "perhaps"),
         ("COLLAPSE", "dice"),
+        ("REDIS_URL", "redis://localhost:six"),
+        ("REDIS_URL", "redis://localhost:66379/0"),
+        ("REDIS_URL", "redis://localhost:6379/zero"),
+        ("REDIS_URL", "redis://[::1/0"),
+        ("REDIS_URL", "unix://"),
     ],
 )
 def test_a_bad_value_is_refused_by_the_name_of_its_variable(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{PREFIX}{name}: "):
         read(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://", "redis://u:p%40@[::1]:6379/15?protocol=3", "rediss://h/", "unix:///run/redis.sock?db=2"]
+)
+def test_every_form_of_an_address_of_redis_is_taken(url: str) -> None:
+    assert read(REDIS_URL=url).redis_url == url
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from monkey_coder.errors import SettingsError
 from monkey_coder.storage.port import Retention, Store
 from monkey_coder.storage.sqlite_store import SqliteStore
 
@@ -29,10 +30,13 @@ def open_store(
     Raises:
         StoreFormatError: What is stored is damaged, foreign, or of another schema.
         StoreUnavailableError: The file cannot be made, or the server does not answer.
-        ValueError: The address is malformed.
+        SettingsError: The address is malformed.
     """
     if redis_url is None:
         return SqliteStore(state_dir / FILE_NAME, wall_clock, retention)
     from monkey_coder.storage.redis_store import RedisStore  # here: an embedded process needs no client
 
-    return RedisStore.open(redis_url, wall_clock, retention)
+    try:
+        return RedisStore.open(redis_url, wall_clock, retention)
+    except ValueError as error:
+        raise SettingsError(f"the address of Redis cannot be used: {error}; mend MONKEY_CODER_REDIS_URL") from error

@@ -23,11 +23,17 @@ def connect(url: str, connect_timeout_s: float, answer_timeout_s: float) -> Redi
 
     Raises:
         StoreUnavailableError: The server does not answer.
-        ValueError: The address is malformed.
+        ValueError: The address is malformed, or has an option that there is not.
     """
     timeouts = {"socket_connect_timeout": connect_timeout_s, "socket_timeout": answer_timeout_s}
     once = Retry(NoBackoff(), 0)
-    client: Redis | RedisCluster = Redis.from_url(url, retry=once, **timeouts)
+    alone = Redis.from_url(url, retry=once, **timeouts)
+    client: Redis | RedisCluster = alone
+    pool = alone.connection_pool
+    try:
+        pool.connection_class(**pool.connection_kwargs)  # not connected yet: the first to know of a wrong option
+    except TypeError as error:
+        raise ValueError(f"an option behind the address is unknown: {error}") from error
     try:
         with explained():
             if cast("Any", client).info("server")["redis_mode"] == "cluster":

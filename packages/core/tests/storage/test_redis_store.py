@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from redis import Redis
 from redis_process import patient_store, running_redis
 from servers import eventually
 
-from monkey_coder.errors import StoreFormatError, StoreUnavailableError
+from monkey_coder.errors import SettingsError, StoreFormatError, StoreUnavailableError
 from monkey_coder.storage.opening import open_store
 from monkey_coder.storage.port import START, Appended, DecisionRow, OutcomeRow, Retention
 from monkey_coder.storage.redis_store import RedisStore
@@ -44,6 +45,11 @@ def test_a_server_that_is_not_there_is_an_error(own_server) -> None:
 def test_a_malformed_address_is_refused() -> None:
     with pytest.raises(ValueError, match="scheme"):
         RedisStore.open("http://localhost", time.time)
+
+
+def test_an_unknown_option_of_the_address_is_named_with_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"(?s)'soket_timeout'.*MONKEY_CODER_REDIS_URL"):
+        open_store(tmp_path, "redis://localhost/0?soket_timeout=1", time.time)
 
 
 def test_a_malformed_namespace_is_refused(redis_server) -> None:
