@@ -235,9 +235,12 @@ async def test_both_ways_decide(free: Place) -> None:
         answer = await wire.answer()
         assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
         assert answer.body["cache"] == "bypass"
-    wire.ask(json.dumps({"request": {"prompt": "again"}}).encode())
+    again = json.dumps(
+        {"request": {"prompt": "again"}, "quantum_config": {"explore": False, "timeout_ms": 1000}}
+    ).encode()
+    wire.ask(again)
     first = await wire.answer()
-    wire.ask(json.dumps({"request": {"prompt": "again"}}).encode())
+    wire.ask(again)
     assert {(await wire.answer()).body["model"], first.body["model"]} == {first.body["model"]}
     assert free.held.outcome("decided") == 4
 
