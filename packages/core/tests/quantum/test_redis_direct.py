@@ -16,11 +16,10 @@ from impostors import drip, half, impostor, noise
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis_process import RedisProcess, running_redis
+from redis_process import RedisProcess, patient_tier, running_redis
 from servers import PATIENCE_S, eventually
 
 from monkey_coder.quantum.redis_direct import AnswerLateError, DirectLine, DirectLines
-from monkey_coder.quantum.redis_tier import RedisTier
 
 
 @pytest.fixture
@@ -150,7 +149,7 @@ def test_no_wait_is_longer_than_asked_for_whatever_comes(says: object) -> None:
 
 
 def test_the_tier_asks_directly_and_by_its_thread_when_the_connection_is_in_use(server: RedisProcess) -> None:
-    tier = RedisTier.open(server.url, time.monotonic, PATIENCE_S)
+    tier = patient_tier(server.url)
     try:
         tier.keep([(b"a", b"1", 60.0)])
         assert tier.settle(PATIENCE_S)

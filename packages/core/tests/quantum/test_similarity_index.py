@@ -188,5 +188,6 @@ def test_no_prompt_is_kept_once_a_batch_is_over() -> None:
     with house(Fixed("sure", [0.2, 0.8, 0.3]), similar=index) as home:
         for prompt in prompts:
             home.one(ask(prompt))
-            assert not [each for each in gc.get_objects() if isinstance(each, SimilarAsk) and each.prompt in prompts]
+            kept = [each for each in gc.get_objects() if type(each) is SimilarAsk]  # isinstance raises at dead proxies
+            assert not [each for each in kept if each.prompt in prompts]
             assert not home.cache.deciding.embedder._known
