@@ -9,6 +9,7 @@ Usage: measure_cache.py PART [options]; PART is one of
     similar [--count 20000]         how much CPU time it takes to look for a similar prompt, by the number of entries
     throughput [--seconds 10]       80% hits against none, 1,000 connections, by wrk
     redis [--rate 1500]             how long asking Redis takes at so many requests a second, through a whole server
+    fetch [--count 300]             how long asking Redis for five entries takes, in the asking thread and by another
 
 Redis servers are started for it and ended. Prints Markdown; 1 if a goal is missed.
 """
@@ -308,8 +309,33 @@ async def _at_rate(url: str, prompts: list[str], given: argparse.Namespace) -> d
     return told
 
 
+def fetch(given: argparse.Namespace) -> bool:
+    """Ask Redis for a few entries, directly and, while the direct connection is held, by the reading thread."""
+    wall: dict[str, list[float]] = {"by the reading thread": [], "by the asking thread": []}
+    spent: dict[str, list[float]] = {way: [] for way in wall}
+    with redis_here() as server:
+        tier = RedisTier.open(server.url, time.monotonic, 60.0)
+        keys = [number.to_bytes(KEY_BYTES) for number in range(5)]
+        tier.keep([(key, random.Random(given.seed).randbytes(3_400), 600.0) for key in keys])  # noqa: S311 - load
+        tier.settle(60.0)
+        for way in tuple(wall) * given.count:
+            held = tier._direct.take() if way == "by the reading thread" else None
+            began, cpu = time.perf_counter_ns(), time.process_time_ns()
+            tier.fetch(keys)
+            spent[way].append((time.process_time_ns() - cpu) / 1e3)
+            wall[way].append((time.perf_counter_ns() - began) / 1e6)
+            if held is not None:
+                tier._direct.give_back(held)
+        tier.close()
+    print("| five entries | CPU time in microseconds | p50 ms | p90 ms | p99 ms |\n|---|---|---|---|---|")
+    for way, times in wall.items():
+        p50, p90, p99 = np.percentile(times, [50, 90, 99])
+        print(f"| {way} | {np.median(spent[way]):.0f} | {p50:.2f} | {p90:.2f} | {p99:.2f} |")
+    return True
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], bool]] = {
-    each.__name__: each for each in (operations, damage, hit, miss, similar, throughput, redis)
+    each.__name__: each for each in (operations, damage, hit, miss, similar, throughput, redis, fetch)
 }
 COUNTS = {
     "operations": 100_000,
@@ -318,6 +344,7 @@ COUNTS = {
     "miss": 64,
     "similar": 20_000,
     "redis": 3_000,
+    "fetch": 300,
     "throughput": 0,
 }
 
