@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from servers import command, free_port
 import monkey_coder
 from monkey_coder.commands.app import run
 from monkey_coder.models import RoutingDecision
+from monkey_coder.storage.opening import open_store
 
 Run = Callable[..., tuple[int, str, str]]
 PROMPT = "Fix the race condition in our LRU cache"
@@ -165,6 +168,20 @@ def test_all_commands_say_what_is_wrong_in_one_way(cli: Run, arguments: tuple[st
     assert (ended, out) == (code, "")
     assert err.startswith(words)
     assert err.count("\n") == 1
+
+
+def test_a_policy_with_a_damaged_card_hides_no_other_policy(cli: Run, tmp_path: Path) -> None:
+    with closing(open_store(tmp_path / "state", None, time.time)) as store:
+        for card in (b"{", b"{}"):
+            store.put_policy(b"", card)
+        assert store.set_current_policy(2, None)
+    code, out, _ = cli("policy", "list", "--json")
+    rows = json.loads(out)
+    assert (code, [(row["policy"], row["current"]) for row in rows]) == (0, [(1, False), (2, True)])
+    assert all(f"policy {row['policy']}" in row["problem"] for row in rows)
+    code, out, _ = cli("policy", "list")
+    assert code == 0
+    assert all(row["problem"] in out for row in rows)
 
 
 def test_a_port_that_is_taken_is_named(cli: Run) -> None:

@@ -38,7 +38,7 @@ def list_policies(out: Out = None, as_json: AsJson = False) -> None:
     """Show all policies, and which one is served."""
     with open_shelf(_settings(), out) as (_, shelf):
         current, where = shelf.current(), shelf.where
-        rows = [summary(shelf.card(number), number, current) for number in shelf.numbers()]
+        rows = [_row(shelf, number, current) for number in shelf.numbers()]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -47,17 +47,18 @@ def list_policies(out: Out = None, as_json: AsJson = False) -> None:
         return
     table = Table("", "policy", "created", "tasks", "models", "attempts", "over best single")
     for row in rows:
-        gain = row["gain_over_best_single"]
+        gain = row.get("gain_over_best_single")
         table.add_row(
             "*" if row["current"] else "",
             str(row["policy"]),
-            str(row["created"]),
-            str(row["tasks"]),
-            str(row["models"]),
-            str(row["attempts"]),
+            *(str(row.get(name, "damaged")) for name in ("created", "tasks", "models", "attempts")),
             "" if gain is None else f"{gain:+.4f}",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for row in rows:
+        if "problem" in row:
+            console.print(row["problem"], style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -162,6 +163,14 @@ def tune(
 
 def _settings() -> Settings:
     return Settings.from_environment(os.environ)
+
+
+def _row(shelf: Shelf, number: int, current: int | None) -> dict[str, Any]:
+    """What a list says of a policy; one with a damaged card must not hide the others."""
+    try:
+        return summary(shelf.card(number), number, current)
+    except PolicyError as error:
+        return {"policy": number, "current": number == current, "problem": str(error)}
 
 
 def _plots(shelf: Shelf, number: int) -> dict[str, bytes]:
