@@ -37,7 +37,7 @@ def logged(prompts: Sequence[str], put: Callable[[Any], None], now: float = 50.0
 
 def test_decisions_are_found_by_their_ids_soon_after(store: SqliteStore) -> None:
     errors: list[Exception] = []
-    writer = BackgroundWriter(store, errors.append, time.time)
+    writer = BackgroundWriter(store, errors.append, SetClock(50.0))
     answers = logged([f"task {number}" for number in range(5)], writer.put)
     writer.close()
     for answer in answers:
@@ -64,7 +64,7 @@ def test_a_decision_that_cannot_be_written_is_lost_alone_and_the_error_names_it(
         answers = manager.decide([ask(f"task {number}") for number in range(5)])
     events = list(recorder.events)
     events[2] = replace(events[2], answer={**events[2].answer, "persona": "\ud800"})  # no text that has bytes
-    writer = BackgroundWriter(store, errors.append, time.time)
+    writer = BackgroundWriter(store, errors.append, SetClock(50.0))
     DecisionLog(writer.put, SetClock(50.0)).on_decided(events)
     writer.close()
     ids = [answer["decision_id"] for answer in answers]

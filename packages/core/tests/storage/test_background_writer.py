@@ -15,9 +15,12 @@ from monkey_coder.storage.background_writer import BackgroundWriter
 from monkey_coder.storage.port import START, Appended, DecisionRow, OutcomeRow, Retention
 from monkey_coder.storage.sqlite_store import SqliteStore
 
+NOW = time.time()
+"""Of the decisions: the writer removes those of long ago, when it has been at work for some seconds."""
+
 
 def decision(number: int) -> DecisionRow:
-    return DecisionRow(f"d{number:06}", float(number), b"payload")
+    return DecisionRow(f"d{number:06}", NOW + number, b"payload")
 
 
 def report(number: int) -> OutcomeRow:
