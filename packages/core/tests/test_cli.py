@@ -175,13 +175,13 @@ def test_a_policy_with_a_damaged_card_hides_no_other_policy(cli: Run, tmp_path: 
         for card in (b"{", b"{}"):
             store.put_policy(b"", card)
         assert store.set_current_policy(2, None)
-    code, out, _ = cli("policy", "list", "--json")
+    code, out, err = cli("policy", "list", "--json")
     rows = json.loads(out)
-    assert (code, [(row["policy"], row["current"]) for row in rows]) == (0, [(1, False), (2, True)])
-    assert all(f"policy {row['policy']}" in row["problem"] for row in rows)
-    code, out, _ = cli("policy", "list")
-    assert code == 0
-    assert all(row["problem"] in out for row in rows)
+    assert (code, [(row["policy"], row["current"]) for row in rows]) == (1, [(1, False), (2, True)])
+    assert all(f"policy {row['policy']}" in row["problem"] and row["problem"] in err for row in rows)
+    code, out, err = cli("policy", "list")
+    assert (code, out.count("damaged")) == (1, 8)
+    assert all(row["problem"] in err for row in rows)
 
 
 def test_a_port_that_is_taken_is_named(cli: Run) -> None:

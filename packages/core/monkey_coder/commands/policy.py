@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
+from monkey_coder.commands.complaining import complain
 from monkey_coder.errors import PolicyError
 from monkey_coder.policies import open_shelf
 from monkey_coder.quantum.model_card import summary, to_markdown
@@ -35,30 +37,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_policies(out: Out = None, as_json: AsJson = False) -> None:
-    """Show all policies, and which one is served."""
+    """Show all policies, and which one is served; exit code 1 where one is damaged."""
     with open_shelf(_settings(), out) as (_, shelf):
         current, where = shelf.current(), shelf.where
         rows = [_row(shelf, number, current) for number in shelf.numbers()]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-        return
-    if not rows:
+    elif rows:
+        Console().print(_table(rows))
+    else:
         typer.echo(f"no policy in {where}: make one with `monkey-coder train`")
-        return
-    table = Table("", "policy", "created", "tasks", "models", "attempts", "over best single")
-    for row in rows:
-        gain = row.get("gain_over_best_single")
-        table.add_row(
-            "*" if row["current"] else "",
-            str(row["policy"]),
-            *(str(row.get(name, "damaged")) for name in ("created", "tasks", "models", "attempts")),
-            "" if gain is None else f"{gain:+.4f}",
-        )
-    console = Console()
-    console.print(table)
-    for row in rows:
-        if "problem" in row:
-            console.print(row["problem"], style="yellow", highlight=False, markup=False, soft_wrap=True)
+    damaged = [PolicyError(row["problem"]) for row in rows if "problem" in row]
+    if damaged:
+        raise typer.Exit(max(map(complain, damaged)))
 
 
 @app.command()
@@ -171,6 +162,19 @@ def _row(shelf: Shelf, number: int, current: int | None) -> dict[str, Any]:
         return summary(shelf.card(number), number, current)
     except PolicyError as error:
         return {"policy": number, "current": number == current, "problem": str(error)}
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("", "policy", "created", "tasks", "models", "attempts", "over best single")
+    for row in rows:
+        gain = row.get("gain_over_best_single")
+        table.add_row(
+            "*" if row["current"] else "",
+            str(row["policy"]),
+            *(str(row.get(name, "damaged")) for name in ("created", "tasks", "models", "attempts")),
+            "" if gain is None else f"{gain:+.4f}",
+        )
+    return table
 
 
 def _plots(shelf: Shelf, number: int) -> dict[str, bytes]:
