@@ -328,7 +328,7 @@ async def in_process(
         async with open_engine(chosen) as engine:
             yield wrap(engine)
 
-    front = create_app(Settings(state_dir=state_dir, **settings), opened)
+    front = create_app(Settings(state_dir=state_dir, **{"max_wait_s": PATIENCE_S, **settings}), opened)
     api: Any = front.app
     async with (
         api.router.lifespan_context(api),

@@ -76,7 +76,7 @@ def until_shared(settings: Settings, last: Mapping[str, str]) -> None:
 def hosts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Settings]]:
     """Settings of two processes of one deployment."""
     with ExitStack() as stack:
-        shared: dict[str, Any] = {"session_wait_ms": 1000.0, "learn": False}
+        shared: dict[str, Any] = {"session_wait_ms": 1000.0, "learn": False, "max_wait_s": PATIENCE_S}
         if request.param == "redis":
             url = stack.enter_context(running_redis(tmp_path, "--appendonly", "no")).url
             shared |= {"redis_url": url, "cache_key": f"test:{'5a' * 32}"}
@@ -126,7 +126,7 @@ def test_a_session_keeps_its_model_on_another_host_and_in_the_cache(hosts: list[
 
 def test_each_process_keeps_its_own_sessions_where_nothing_is_shared(tmp_path: Path) -> None:
     async def story() -> None:
-        settings = Settings(state_dir=tmp_path, learn=False, session_ttl_s=0.0)
+        settings = Settings(state_dir=tmp_path, learn=False, session_ttl_s=0.0, max_wait_s=PATIENCE_S)
         async with open_engine(settings) as one, open_engine(settings) as other:
             usual = ref_of(await asked(one, None))
             first = ref_of(await asked(one, "s", excluded_models=[usual]))
