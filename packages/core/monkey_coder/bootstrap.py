@@ -23,7 +23,7 @@ from monkey_coder.caching import Caching, caching, keyring
 from monkey_coder.catalog.catalog import Catalog, load_catalog
 from monkey_coder.core.routing import AdvancedRouter
 from monkey_coder.deployment import deployment_secret
-from monkey_coder.errors import RouterError, SettingsError, StoreFormatError, StoreUnavailableError
+from monkey_coder.errors import OverloadedError, RouterError, SettingsError, StoreFormatError, StoreUnavailableError
 from monkey_coder.following import Following, checking, follow, running
 from monkey_coder.key_ring import FILE_NAME as KEY_FILE
 from monkey_coder.key_ring import KeyRing, following_keys
@@ -313,7 +313,8 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
         jobs = await stack.enter_async_context(asyncio.TaskGroup())
         batching = jobs.create_task(batcher.run(), name="batching")
         stack.callback(batching.cancel)
-        await batcher.submit(_WARM_UP)
+        with suppress(OverloadedError):  # too slow to have warmed up in time, and it serves all the same
+            await batcher.submit(_WARM_UP)
         of_core = {field.name: getattr(core, field.name) for field in fields(core)}
         yield Engine(
             **of_core,

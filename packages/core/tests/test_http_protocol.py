@@ -1,114 +1,21 @@
-"""The short way of the hot endpoints, spoken to by hand: it answers as the long way does, in order, none in vain."""
+"""The short way of the hot endpoints, spoken to by hand: callers are answered in order, and none in vain."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from contract import ROUTE
-from held import PATIENCE_S, Held, holding
-from uvicorn.server import ServerState
+from held import PATIENCE_S
+from wires import LONG_WAY, Place, Wire, body_of, eventually, place
 
 from monkey_coder.api_keys import new_key
-from monkey_coder.app.feedback import FEEDBACK_PATH as FEEDBACK
 from monkey_coder.app.http_protocol import RoutingProtocol
 from monkey_coder.key_ring import add_key, change_key
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: Any
-
-
-@dataclass
-class Wire:
-    """One connection of a caller."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    def ask(self, prompt: str | bytes, *headers: str, target: str = ROUTE, version: str = "1.1") -> None:
-        """Send a request for a prompt, or with just this body."""
-        body = prompt if isinstance(prompt, bytes) else body_of(prompt)
-        lines = [f"POST {target} HTTP/{version}", "host: router", f"content-length: {len(body)}", *headers, "", ""]
-        self.writer.write("\r\n".join(lines).encode() + body)
-
-    async def answer(self) -> Answer:
-        async with asyncio.timeout(PATIENCE_S):
-            status_line, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
-            headers = dict(line.lower().split(": ", 1) for line in lines)
-            body = await self.reader.readexactly(int(headers["content-length"]))
-        return Answer(int(status_line.split()[1]), headers, json.loads(body) if body else None)
-
-    async def ended(self) -> bool:
-        async with asyncio.timeout(PATIENCE_S):
-            return await self.reader.read() == b""
-
-
-@dataclass
-class Place:
-    """A listening server in this event loop."""
-
-    held: Held
-    state: ServerState
-    port: int
-    wires: list[Wire] = field(default_factory=list)
-
-    async def wire(self) -> Wire:
-        self.wires.append(Wire(*await asyncio.open_connection("127.0.0.1", self.port)))
-        return self.wires[-1]
-
-    async def at_work(self, prompt: str) -> None:
-        """Until a request has left the queue for the engine, which is held."""
-        await eventually(lambda: prompt in self.held.begun)
-
-    async def waiting(self, count: int) -> None:
-        """Until so many requests wait behind the one at work."""
-        await eventually(lambda: len(self.held.engine.batcher) == count)
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():  # noqa: ASYNC110 - what is waited for tells nobody
-            await asyncio.sleep(0.001)
-
-
-@asynccontextmanager
-async def place(state_dir: Path, *, held: bool = True, **settings: Any) -> AsyncIterator[Place]:
-    async with holding(state_dir, **settings) as house:
-        if not held:
-            house.release.set()
-        # Its logging is the whole process's, and other tests read what is logged.
-        config = uvicorn.Config(house.front, lifespan="off", log_config=None, log_level=None, proxy_headers=False)
-        config.load()
-        state = ServerState()
-        server = await asyncio.get_running_loop().create_server(
-            lambda: RoutingProtocol(config, state, {}), "127.0.0.1", 0
-        )
-        opened = Place(house, state, server.sockets[0].getsockname()[1])
-        try:
-            yield opened
-        finally:
-            house.release.set()
-            server.close()
-            for wire in opened.wires:
-                wire.writer.close()
-                with suppress(ConnectionError):
-                    await wire.writer.wait_closed()
-            await eventually(lambda: not state.connections and not state.tasks)
-
-
-def body_of(prompt: str, **options: Any) -> bytes:
-    return json.dumps({"request": {"prompt": prompt}, "quantum_config": {"cache": "bypass"} | options}).encode()
 
 
 @pytest.fixture
@@ -121,128 +28,6 @@ async def busy(tmp_path: Path) -> AsyncIterator[Place]:
 async def free(tmp_path: Path) -> AsyncIterator[Place]:
     async with place(tmp_path, held=False) as opened:
         yield opened
-
-
-LONG_WAY = f"{ROUTE}?"
-"""The same to the application, and not as plain as the short way wants it."""
-
-LONG_FEEDBACK = f"{FEEDBACK}?"
-JSON = "content-type: application/json"
-
-FAULTY = {
-    "nothing": b"",
-    "half": b'{"request": {"prom',
-    "no request": b"{}",
-    "an unknown field": b'{"request": {"prompt": "x", "colour": "red"}}',
-    "an unknown model": b'{"request": {"prompt": "x", "allowed_models": ["no/such"]}}',
-    "nothing is left": b'{"request": {"prompt": "x"}, "preferences": {"max_cost_usd": 1e-12}}',
-    "too large": b" " * 2_000_000,
-}
-
-
-@pytest.mark.parametrize("what", FAULTY)
-async def test_both_ways_tell_a_mistake_in_the_same_words(free: Place, what: str) -> None:
-    wire, other = await free.wire(), await free.wire()
-    wire.ask(FAULTY[what])
-    other.ask(FAULTY[what], target=LONG_WAY)
-    short, long = await wire.answer(), await other.answer()
-    assert short.status >= 400
-    assert (short.status, short.headers, short.body) == (long.status, long.headers, long.body)
-    wire.ask("and the connection is good for more")
-    assert (await wire.answer()).status == 200
-
-
-FAULTY_REPORTS = {
-    "nothing": (b"", JSON),
-    "half": (b'{"decision_id": "x', JSON),
-    "says nothing": (b'{"decision_id": "x"}', JSON),
-    "a forged id": (b'{"decision_id": "x", "success": true}', JSON),
-    "a form": (b'{"decision_id": "x", "success": true}', "content-type: text/plain"),
-    "no type": (b'{"decision_id": "x", "success": true}', "accept: */*"),
-    "too large": (b" " * 2_000_000, JSON),
-}
-
-
-@pytest.mark.parametrize("what", FAULTY_REPORTS)
-async def test_both_ways_tell_what_is_wrong_with_a_report_in_the_same_words(free: Place, what: str) -> None:
-    body, header = FAULTY_REPORTS[what]
-    wire, other = await free.wire(), await free.wire()
-    wire.ask(body, header, target=FEEDBACK)
-    other.ask(body, header, target=LONG_FEEDBACK)
-    short, long = await wire.answer(), await other.answer()
-    assert short.status >= 400
-    assert (short.status, short.headers, short.body) == (long.status, long.headers, long.body)
-    wire.ask("and the connection is good for more")
-    assert (await wire.answer()).status == 200
-
-
-async def test_a_report_is_taken_once_whichever_way_it_comes(free: Place) -> None:
-    wire = await free.wire()
-    wire.ask("x")
-    decision_id = (await wire.answer()).body["decision_id"]
-    said = json.dumps({"decision_id": decision_id, "outcome_id": "mine", "success": True}).encode()
-    for target, status in ((FEEDBACK, 202), (LONG_FEEDBACK, 200), (FEEDBACK, 200)):
-        wire.ask(said, JSON, target=target)
-        answer = await wire.answer()
-        assert (answer.status, answer.body) == (status, {"accepted": True})
-        assert answer.headers["content-type"] == "application/json"
-        assert [row.outcome_id for row in free.held.engine.store.outcomes_of(decision_id)] == ["anonymous:mine"]
-
-
-async def test_reports_sent_in_one_go_with_requests_are_answered_in_order(free: Place) -> None:
-    wire = await free.wire()
-    wire.ask("x")
-    decision_id = (await wire.answer()).body["decision_id"]
-    for number in range(6):
-        if number % 2:
-            wire.ask(f"request {number}")
-        else:
-            said = {"decision_id": decision_id, "outcome_id": f"o{number}", "success": True}
-            wire.ask(json.dumps(said).encode(), JSON, target=FEEDBACK)
-    assert [(await wire.answer()).status for _ in range(6)] == [202, 200] * 3
-
-
-async def test_a_report_whose_sender_hangs_up_is_stored_all_the_same(free: Place) -> None:
-    wire, leaves = await free.wire(), await free.wire()
-    wire.ask("x")
-    decision_id = (await wire.answer()).body["decision_id"]
-    leaves.ask(json.dumps({"decision_id": decision_id, "success": True}).encode(), JSON, target=FEEDBACK)
-    await leaves.writer.drain()
-    leaves.writer.close()
-    await eventually(lambda: len(free.held.engine.store.outcomes_of(decision_id)) == 1)
-    wire.ask("and others are served")
-    assert (await wire.answer()).status == 200
-
-
-async def test_what_breaks_while_a_report_is_taken_is_told_without_details(
-    free: Place, caplog: pytest.LogCaptureFixture
-) -> None:
-    wire = await free.wire()
-    wire.ask("x")
-    decision_id = (await wire.answer()).body["decision_id"]
-    free.held.engine.reports.put = None  # type: ignore[method-assign,assignment]
-    wire.ask(json.dumps({"decision_id": decision_id, "success": True}).encode(), JSON, target=FEEDBACK)
-    answer = await wire.answer()
-    assert (answer.status, answer.body["code"]) == (500, "internal_error")
-    assert "NoneType" in caplog.text
-    assert "NoneType" not in json.dumps(answer.body)
-
-
-async def test_both_ways_decide(free: Place) -> None:
-    wire = await free.wire()
-    for target in (ROUTE, LONG_WAY):
-        wire.ask("x", target=target)
-        answer = await wire.answer()
-        assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
-        assert answer.body["cache"] == "bypass"
-    again = json.dumps(
-        {"request": {"prompt": "again"}, "quantum_config": {"explore": False, "timeout_ms": 1000}}
-    ).encode()
-    wire.ask(again)
-    first = await wire.answer()
-    wire.ask(again)
-    assert {(await wire.answer()).body["model"], first.body["model"]} == {first.body["model"]}
-    assert free.held.outcome("decided") == 4
 
 
 async def test_who_hangs_up_is_withdrawn_in_the_moment_and_counted(busy: Place) -> None:
@@ -395,30 +180,6 @@ async def test_a_server_that_stops_answers_what_it_has_begun_and_closes(busy: Pl
     answer = await asks.answer()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert await asks.ended()
-
-
-@pytest.mark.parametrize("target", [ROUTE, LONG_WAY])
-async def test_an_answer_that_cannot_be_written_is_told_as_such_and_spares_the_next(free: Place, target: str) -> None:
-    cache = free.held.engine.caching.cache
-    good, cache.decide = cache.decide, lambda _: [{"odd": object()}]  # type: ignore[method-assign]
-    wire = await free.wire()
-    wire.ask("x", target=target)
-    answer = await wire.answer()
-    assert (answer.status, answer.body["code"]) == (500, "internal_error")
-    cache.decide = good  # type: ignore[method-assign]
-    wire.ask("y", target=target)
-    assert (await wire.answer()).status == 200
-    assert (free.held.outcome("internal_error"), free.held.outcome("decided")) == (1, 1)
-
-
-async def test_what_breaks_inside_is_told_without_details(free: Place, caplog: pytest.LogCaptureFixture) -> None:
-    free.held.engine.batcher.put = None  # type: ignore[method-assign,assignment]
-    wire = await free.wire()
-    wire.ask("x")
-    answer = await wire.answer()
-    assert (answer.status, answer.body["code"]) == (500, "internal_error")
-    assert "NoneType" in caplog.text
-    assert "NoneType" not in json.dumps(answer.body)
 
 
 @pytest.mark.parametrize(("prompt_s", "again"), [(3_600.0, False), (-1.0, True)])
