@@ -21,8 +21,8 @@ _BULK: Final = 2_000
 _BULK_BYTES: Final = 32 * 1024 * 1024
 """Bytes a step, or little more: a decision among two thousand models takes 130 kB."""
 _STRETCH_S: Final = 1e-3
-"""For how long rows are made between two breaths. After each the caches are cold: with a tenth of this, a row beside lone
-requests took three times the work, and such a request half as much time again."""
+"""For how long rows are made between two breaths. After each the caches are cold: with a tenth of this, a row beside
+lone requests took three times the work, and such a request half as much time again."""
 _BREATH_S: Final = 1e-4
 """Long enough for whoever waits for the interpreter to get it: rows are made in Python, and requests must not queue
 behind a thousand of them."""
